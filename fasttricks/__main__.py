@@ -1,0 +1,204 @@
+"""The command line: `python -m fasttricks train | pretrain | info`."""
+
+import argparse
+import json
+import os
+import sys
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import torch
+
+from . import models, record
+from .budget import BASELINE, BUDGETS, SEVEN, choose_budget
+from .data import Data, load
+from .launch import WORKER
+from .recipe import NAMES, Recipe, select
+from .train import LETTERS, Job, pretrain, save, train, train_here
+from .tricks import Distributed
+
+HELP = f"""\
+Train a timm network on Fashion-MNIST with any of seven tricks: {", ".join(NAMES)}.
+
+  fasttricks train --tricks none                    plain training
+  fasttricks train --tricks all                     all seven
+  fasttricks train --tricks cyclic,transfer         two of them
+  fasttricks train --tricks all --without mixup     all but one
+  fasttricks train --data PHOTOS --model resnet18 --image-size 64 --save mine.safetensors
+                                                    your own images, a subfolder a class
+  torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
+           -m fasttricks train --tricks all         the same on two machines
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(
+        "fasttricks", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="train|pretrain|info")
+
+    run = commands.add_parser(
+        "train",
+        help="one run: a progress bar, one line of result, one JSON record",
+        description="Train once, plainly or with tricks, and report both clocks and the accuracy.",
+    )
+    run.add_argument("--tricks", default="all", metavar="all|none|NAME,NAME",
+                     help=f"the tricks to add to plain training, of {', '.join(NAMES)} [all]")
+    run.add_argument("--without", default="", metavar="NAME,NAME", help="tricks to leave out")
+    run.add_argument("--recipe", type=Path, metavar="FILE",
+                     help="a recipe as JSON (or a record that holds one) instead of --tricks")
+    run.add_argument("--processes", type=int, metavar="N",
+                     help="train in N processes (adds the trick distributed) [one a GPU, 2 on a CPU]")
+    run.add_argument("--share-devices", action="store_true",
+                     help="allow more processes than devices: correct, but not faster")
+    run.add_argument("--data", default="fashion-mnist", metavar="NAME|FOLDER",
+                     help="fashion-mnist, letters, or a folder with one subfolder a class")
+    run.add_argument("--labels", type=int, metavar="N", help="train on the first N images only [all]")
+    run.add_argument("--target", type=float, metavar="A", help="validation accuracy to reach [the budget's]")
+    run.add_argument("--test", action="store_true", help="read the test images too, once, at the end")
+    run.add_argument("--out", type=Path, metavar="FILE", help="write the record of the run, JSON")
+    run.add_argument("--save", type=Path, metavar="FILE", help="write the trained weights, safetensors")
+
+    pre = commands.add_parser("pretrain", help="make the weights that transfer starts from",
+                              description="Train on the source task and write the weights.")
+    pre.add_argument("--source", default="letters", choices=["letters"], help="the source task")
+    pre.add_argument("--out", type=Path, metavar="FILE", help="the safetensors file [the cache]")
+
+    for command in (run, pre):
+        command.add_argument("--budget", choices=list(BUDGETS), help="sizes of everything [the device's]")
+        command.add_argument("--model", metavar="NAME", help="timm's name of a model [the budget's]")
+        command.add_argument("--image-size", type=int, metavar="S", help="pixels a side [the budget's]")
+        command.add_argument("--images", type=int, metavar="N", help="images to see [the budget's]")
+        command.add_argument("--seed", type=int, default=0, metavar="S", help="of all randomness [0]")
+
+    commands.add_parser("info", help="versions, device, budget, data and weights found",
+                        description="What is here: versions, device, budget, data, weights.")
+    work = commands.add_parser("work")  # what `launch` starts; not for people
+    work.add_argument("folder", type=Path)
+    return top
+
+
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """The recipe that the options ask for."""
+    if options.recipe:
+        try:
+            stored = json.loads(options.recipe.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{options.recipe} is no JSON ({error}); give a recipe.") from None
+        recipe = Recipe.from_json(stored.get("recipe", stored))
+    else:
+        recipe = sum(select(options.tricks, SEVEN, options.without), start=BASELINE)
+    if options.processes is not None or options.share_devices:
+        if options.processes is not None and options.processes < 1:
+            raise ValueError(f"--processes must be 1 or more, not {options.processes}.")
+        rest = tuple(trick for trick in recipe.tricks if not isinstance(trick, Distributed))
+        world = Distributed(options.processes or 0, options.share_devices)
+        recipe = replace(recipe, tricks=(*rest, world))
+    return recipe
+
+
+def images_of(options: argparse.Namespace, recipe: Recipe) -> int:
+    """The images to see: as asked, else as many as the budget gives plain or tricked training."""
+    budget = choose_budget(options.budget)
+    if options.images is not None:
+        return options.images
+    return budget.whole if len(recipe.tricks) > 1 else budget.plain
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """`fasttricks train`."""
+    started = float(os.environ.get(WORKER, psutil.Process().create_time()))
+    recipe = recipe_of(options)
+    for path in filter(None, (options.out, options.save)):
+        record.check_writable(path)
+    data = load(options.data)
+    if options.labels is not None:
+        data = data.subset(options.labels)
+    note = recipe.precision.note(recipe.world.device())
+    if note:
+        print(note, file=sys.stderr)
+    run = train(
+        recipe, data, images=images_of(options, recipe), seed=options.seed, target=options.target,
+        model=options.model, image_size=options.image_size, budget=options.budget,
+        test=options.test, started=started,
+    )  # fmt: skip
+    if int(os.environ.get("RANK", 0)):
+        return
+    if options.save:
+        save(run, options.save)
+    if options.out:
+        record.write_json(options.out, run.to_json())
+    print(f"wall {run.wall_seconds:.1f} s, train {run.train_seconds:.1f} s, "
+          f"{run.images_per_second:,.0f} images/s, {run.processes} process(es), {run.precision}, "
+          f"validation accuracy {run.val_accuracy:.4f}, target {run.target:g} "
+          f"{'reached' if run.reached else 'not reached: time to target infinite'}"
+          + (f", test accuracy {run.test_accuracy:.4f}" if options.test else ""))  # fmt: skip
+
+
+def run_pretrain(options: argparse.Namespace) -> None:
+    """`fasttricks pretrain`."""
+    model = options.model or choose_budget(options.budget).model
+    out = options.out or models.CACHE / f"{model}-{options.source}.safetensors"
+    if not options.out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    record.check_writable(out)
+    run = pretrain(model, out, source=options.source, seed=options.seed, budget=options.budget,
+                   image_size=options.image_size,
+                   images=LETTERS if options.images is None else options.images)  # fmt: skip
+    print(f"{out}: {run.images_seen:,} images in {run.train_seconds:.0f} s, "
+          f"{run.val_accuracy:.4f} of the prints read")  # fmt: skip
+
+
+def run_info(options: argparse.Namespace) -> None:
+    """`fasttricks info`."""
+    budget = choose_budget()
+    rows = {**record.versions(), **record.hardware(), "budget": budget, "commit": record.commit()}
+    for name, value in rows.items():
+        print(f"{name:14}{value}")
+    data: Data = load()
+    print(f"{'data':14}{data.name}, checksums right: {len(data.train):,} to train, "
+          f"{len(data.val):,} to validate, {len(data.test):,} to test")  # fmt: skip
+    for model in dict.fromkeys(b.model for b in BUDGETS.values()):
+        file = models.letters_file(model)
+        found = "checksum right" if file.exists() and models.read_weights(file) else "made on first use"
+        print(f"{'weights':14}{file}, {found}")
+
+
+def run_work(options: argparse.Namespace) -> None:
+    """One launched process: do the job in the folder, leave the result there (rank 0)."""
+    job = Job.from_json(json.loads((options.folder / "job.json").read_text()))
+    data = load(job.data).subset(job.labels)
+    run = train_here(job, data, float(os.environ[WORKER]))
+    if int(os.environ.get("RANK", 0)) == 0:
+        save(run, options.folder / "net.safetensors")
+        record.write_json(options.folder / "run.json", run.to_json())
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command; 0 when it worked, 2 when what was asked for cannot be."""
+    options = parser().parse_args(words)
+    run = {"train": run_train, "pretrain": run_pretrain, "info": run_info, "work": run_work}
+    try:
+        run[options.command](options)
+    except (ValueError, OSError) as error:
+        print(f"fasttricks: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run_and_exit() -> None:
+    """The installed command."""
+    status = main()
+    if "LOCAL_WORLD_SIZE" in os.environ:  # gloo's threads can abort an orderly exit: work is done
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    run_and_exit()

@@ -1,0 +1,59 @@
+"""How much to train where: small on a laptop's CPU, larger on a GPU, seconds for a quick check."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from .recipe import Recipe, Trick
+from .tricks import (
+    Distributed,
+    LabelSmoothing,
+    LRScaling,
+    MixedPrecision,
+    Mixup,
+    OneCycle,
+    Transfer,
+)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One size of everything; chosen once, so that no notebook asks which it is."""
+
+    name: str
+    model: str       # timm's name
+    image_size: int  # pixels a side
+    images: int      # images that one arm of a chapter trains on
+    plain: int       # images until the plain recipe is at the target
+    whole: int       # images until all seven are
+    seeds: int       # runs an arm
+    target: float    # validation accuracy
+
+
+BUDGETS = {
+    "smoke": Budget("smoke", "test_resnet", 28, 6_400, 6_400, 6_400, 1, 0.70),
+    "cpu": Budget("cpu", "test_resnet", 28, 25_600, 128_000, 20_480, 3, 0.89),
+    "gpu": Budget("gpu", "resnet18", 64, 102_400, 512_000, 102_400, 3, 0.92),
+}
+
+
+def choose_budget(name: str | None = None) -> Budget:
+    """The named one, else FASTTRICKS_BUDGET's, else `gpu` where CUDA is and `cpu` elsewhere."""
+    wanted = name or os.environ.get("FASTTRICKS_BUDGET")
+    wanted = wanted or ("gpu" if torch.cuda.is_available() else "cpu")
+    if wanted not in BUDGETS:
+        raise ValueError(f"Unknown budget {wanted!r}; use one of {', '.join(BUDGETS)}.")
+    return BUDGETS[wanted]
+
+
+BASELINE = Recipe()
+SEVEN: tuple[Trick, ...] = (
+    Distributed(),
+    LRScaling(batch=128, reference=64, rule="sqrt"),
+    OneCycle(peak=7.0),
+    Mixup(alpha=0.1),
+    LabelSmoothing(eps=0.05),
+    Transfer(source="letters"),
+    MixedPrecision(),
+)

@@ -1,0 +1,78 @@
+"""Start a job in new processes: torchrun for several, a plain one for the cold wall of one.
+
+Nothing is forked, so it works from a notebook that has used the GPU. A run is judged by the file it
+leaves, not by its exit status, for workers have been seen to crash after their work was done.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import load_file
+
+from . import models
+from .progress import REPORT, Bar, follow
+from .record import Run, write_json
+
+if TYPE_CHECKING:
+    from .train import Job
+
+WORKER = "FASTTRICKS_STARTED"  # set in a launched process: when its cold wall began
+
+
+def command_line(processes: int) -> list[str]:
+    """The command that starts a Python module in so many processes of this machine."""
+    if processes == 1:
+        return [sys.executable, "-m"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*torchrun, "--nproc-per-node", str(processes), "-m"]
+
+
+def environment(processes: int, started: float) -> dict[str, str]:
+    """What a launched process finds in its environment; cores are shared out evenly."""
+    package = str(Path(__file__).resolve().parents[1])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    extra = {WORKER: str(started), REPORT: "1", "PYTHONPATH": os.pathsep.join(paths)}
+    if processes > 1:
+        extra["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
+    return {**os.environ, **extra}
+
+
+def launch(
+    job: "Job",
+    classes: int,
+    channels: int,
+    started: float,  # when the cold wall began, seconds since 1970
+) -> Run:
+    """Run the job in new processes. Raises RuntimeError with their last words if they fail."""
+    processes = job.recipe.world.count()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_json(folder / "job.json", job.to_json())
+        command = [*command_line(processes), "fasttricks", "work", name]
+        bar, words = Bar(job.label, job.images), deque(maxlen=30)
+        with subprocess.Popen(
+            command, env=environment(processes, started), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ) as process:  # fmt: skip
+            try:
+                follow(process.stdout, bar, words.append)
+            except BaseException:
+                process.terminate()
+                raise
+        if not (folder / "run.json").exists():
+            raise RuntimeError(
+                f"{processes} launched process(es) ended with status {process.returncode} and no "
+                f"result. Their last words:\n{''.join(words)}"
+            )
+        run = Run.from_json(json.loads((folder / "run.json").read_text()))
+        net = models.create(job.model, channels, classes)
+        net.load_state_dict(load_file(folder / "net.safetensors"))
+    run = run.with_net(net)
+    bar.close(str(run))
+    return run

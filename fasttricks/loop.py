@@ -1,0 +1,131 @@
+"""The training loop: the only one in this package, and nothing in it asks about any trick."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .data import Data, Split
+from .models import optimizer_for
+from .recipe import Recipe
+from .tricks.distributed import World
+
+PATIENCE = 50  # skipped steps in a row after which training is given up
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a steady clock, read when the device has finished what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def cross_entropy(
+    logits: Tensor,  # (N, K)
+    q: Tensor,       # (N, K) target probabilities
+) -> Tensor:
+    """Mean cross-entropy in fp32, also where the logits are 16-bit numbers."""
+    return F.cross_entropy(logits.float(), q)
+
+
+def set_rates(optimizer: torch.optim.Optimizer, lr: float, momentum: float) -> None:
+    """Give every parameter group its share of the rate, and the momentum (AdamW: beta1)."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["rate"]
+        if "betas" in group:
+            group["betas"] = (momentum, group["betas"][1])
+        else:
+            group["momentum"] = momentum
+
+
+def accuracy(
+    model: nn.Module,
+    data: Data,
+    split: Split,
+    recipe: Recipe,
+    world: World = World(),
+    batch: int = 1000,
+) -> float:
+    """The share of a split's images put in the right class; each is counted by one process."""
+    device = split.y.device
+    model.eval()
+    hits = torch.zeros(2, device=device, dtype=torch.float64)
+    with torch.inference_mode(), recipe.precision.autocast(device):
+        for rows in world.shard(torch.arange(len(split), device=device)).split(batch):
+            right = model(data.normalise(split.x[rows])).argmax(1) == split.y[rows]
+            hits += torch.stack([right.sum(), torch.tensor(len(rows), device=device)])
+    model.train()
+    right, counted = world.reduce(hits).tolist()
+    assert counted == len(split), "every image must be counted once"
+    return right / counted
+
+
+@dataclass
+class Progress:
+    """What a loop has done so far, and what its evaluations found."""
+
+    steps: int = 0  # optimiser steps taken; a skipped one does not count
+    images: int = 0
+    train_seconds: float = 0.0  # evaluations paused
+    eval_seconds: float = 0.0
+    curve: list[tuple[int, float, float]] = field(default_factory=list)
+
+
+def fit(
+    recipe: Recipe,
+    model: nn.Module,
+    data: Data,  # on the model's device
+    images: int,
+    seed: int,
+    evaluations: int = 4,  # at equal distances, the last at the end
+    world: World = World(),
+    show: Callable[[int, float | None], None] = lambda images, accuracy: None,
+) -> Progress:
+    """Train the model in place for images // batch optimiser steps."""
+    device, batch = data.train.y.device, recipe.global_batch
+    steps = max(1, images // batch)
+    marks = {round(steps * (i + 1) / evaluations) for i in range(evaluations)}
+    draws = data.draws(batch, torch.Generator().manual_seed(seed))  # the same on every process
+    rng = np.random.default_rng((seed, world.rank))  # its own on every process
+    optimizer, scaler = optimizer_for(recipe, model), recipe.precision.scaler(device)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    wrapped, progress, skipped = world.wrap(model.train()), Progress(), 0
+    started = now(device)
+
+    while progress.steps < steps:
+        x, q = data.batch(*(world.shard(drawn) for drawn in next(draws)))
+        for trick in recipe.fills("batch_maps"):
+            x, q = trick.batch_map(x, q, rng)
+        set_rates(optimizer, recipe.lr_at(progress.steps, steps),
+                  recipe.momentum_at(progress.steps, steps))  # fmt: skip
+        with recipe.precision.autocast(device):
+            loss = cross_entropy(wrapped(x), q)
+        scaler.scale(loss).backward()
+        if recipe.clip:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(parameters, recipe.clip)
+        scale = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        progress.images += batch
+        skipped = skipped + 1 if scaler.get_scale() < scale else 0
+        if skipped:
+            if skipped > PATIENCE:
+                raise FloatingPointError(f"{PATIENCE} steps in a row overflowed; use a lower rate.")
+            continue
+        progress.steps += 1
+        if progress.steps in marks:
+            paused = now(device)
+            progress.train_seconds += paused - started
+            world.average_buffers(model)
+            found = accuracy(model, data, data.val, recipe, world)
+            progress.curve.append((progress.images, progress.train_seconds, found))
+            started = now(device)
+            progress.eval_seconds += started - paused
+        show(progress.images, progress.curve[-1][2] if progress.curve else None)
+    return progress

@@ -1,0 +1,122 @@
+"""The shared timm model, its first weights, and its parameter groups."""
+
+import warnings
+from pathlib import Path
+
+import safetensors
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .data import ROOT, checked
+from .recipe import Recipe
+from .tricks import transfer
+
+CACHE = Path.home() / ".cache" / "fasttricks"
+
+
+def create(
+    name: str,      # timm's name of the model
+    channels: int,  # colours of an image
+    classes: int,
+    **options: object,
+) -> nn.Module:
+    """A timm model in channels-last layout. Raises ValueError for a name unknown to timm."""
+    try:
+        model = timm.create_model(name, in_chans=channels, num_classes=classes, **options)
+    except RuntimeError as error:
+        if "Unknown model" not in str(error):
+            raise
+        close = ", ".join(timm.list_models(f"*{name[:6]}*")[:5])
+        raise ValueError(
+            f"timm knows no model {name!r}; " + (f"near are {close}." if close else "see timm.list_models().")
+        ) from None
+    return model.to(memory_format=torch.channels_last)
+
+
+def head_of(model: nn.Module) -> str:
+    """The name of the model's classifier, e.g. "fc"."""
+    return model.pretrained_cfg["classifier"]
+
+
+def letters_file(model: str) -> Path:
+    """Where the letters weights of a model lie: shipped, or made on first use and cached."""
+    shipped = ROOT / "weights" / f"{model}-letters.safetensors"
+    return shipped if shipped.exists() else CACHE / shipped.name
+
+
+def given_state(source: str, model: str) -> dict[str, Tensor]:
+    """The tensors of a source. Raises FileNotFoundError or ValueError with what to do."""
+    if source == "imagenet":
+        try:
+            return timm.create_model(model, pretrained=True).state_dict()
+        except Exception as error:  # the hub raises one of many, depending on what is missing
+            raise FileNotFoundError(
+                f"timm's ImageNet weights of {model} cannot be had ({type(error).__name__}); they need "
+                f"a network and a model with weights; take source letters, or a file."
+            ) from None
+    path = letters_file(model) if source == "letters" else Path(source)
+    if not path.is_file():
+        make = f"make them by `python -m fasttricks pretrain --model {model}`" if source == "letters" else "check the path"
+        raise FileNotFoundError(f"The weights {path} are missing; {make}.")
+    if path.is_relative_to(ROOT):
+        checked(path)
+    return read_weights(path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file, without running any code in it."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's hints about old formats
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file ({error}); fetch it again.") from None
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not safe to load, or no weights file ({type(error).__name__}); save plain "
+            f"tensors with safetensors, or with torch.save(model.state_dict(), ...)."
+        ) from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not (isinstance(state, dict) and all(isinstance(t, Tensor) for t in state.values())):
+        raise ValueError(f"{path} holds no state_dict; save one by torch.save(model.state_dict(), ...).")
+    return state
+
+
+def begin(
+    recipe: Recipe,
+    name: str,
+    channels: int,
+    classes: int,
+) -> nn.Module:
+    """A fresh model with the recipe's first weights; randomness is torch's global seed."""
+    model = create(name, channels, classes)
+    if recipe.start.source:
+        given = given_state(recipe.start.source, name)
+        model.load_state_dict(transfer.transplant(model.state_dict(), given, head_of(model)))
+    return model
+
+
+def optimizer_for(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimiser; no weight decay on norms and biases; a rate for body and head.
+
+    What the recipe freezes is marked so. Each group keeps its factor under `rate`.
+    """
+    head = head_of(model)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        rate = recipe.start.rate(name, head)
+        parameter.requires_grad_(rate > 0)
+        decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
+        if rate:
+            groups.setdefault((rate, decay), []).append(parameter)
+    listed = [{"params": params, "rate": rate, "weight_decay": decay}
+              for (rate, decay), params in groups.items()]  # fmt: skip
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(listed, recipe.lr, momentum=recipe.momentum,
+                               nesterov=recipe.momentum > 0, fused=True)  # fmt: skip
+    return torch.optim.AdamW(listed, recipe.lr, (recipe.momentum, 0.999), fused=True)

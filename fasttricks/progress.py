@@ -1,0 +1,84 @@
+"""One progress bar for the terminal, the notebook, and a launched process that reports to another.
+
+In a notebook the bar is one line of text that is overwritten, so that a stored notebook holds the
+finished line and no widget.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+from tqdm import tqdm
+
+REPORT = "FASTTRICKS_REPORT"  # set in a launched process: write lines of JSON instead of a bar
+EVERY = 0.2  # seconds between two updates
+
+
+class NotebookLine:
+    """A file that shows the last line written to it, in place, as a notebook cell's output."""
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        self.handle = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def write(self, text: str) -> None:
+        """Show the text instead of the one before."""
+        if text.strip():
+            self.handle.update({"text/plain": text.strip("\r\n")}, raw=True)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this code."""
+    ipython = sys.modules.get("IPython")
+    return "ipykernel" in sys.modules and ipython is not None and ipython.get_ipython() is not None
+
+
+class Bar:
+    """Counts the images of one run; `close` leaves one line behind."""
+
+    def __init__(self, label: str, total: int, shown: bool = True) -> None:
+        self.label, self.last = label, 0.0
+        self.reporting = shown and REPORT in os.environ
+        self.drawing = shown and not self.reporting
+        self.file = NotebookLine() if self.drawing and in_notebook() else sys.stderr
+        self.bar = tqdm(
+            total=total, desc=label, unit=" images", unit_scale=True, file=self.file,
+            mininterval=EVERY, ascii=True, ncols=96, leave=False, disable=not self.drawing,
+        )  # fmt: skip
+
+    def show(self, images: int, accuracy: float | None) -> None:
+        """Move the bar to so many images, and show the last validation accuracy."""
+        if time.monotonic() - self.last < EVERY:
+            return
+        self.last = time.monotonic()
+        if self.reporting:
+            print(json.dumps({"images": images, "accuracy": accuracy}), flush=True)
+        elif self.drawing:
+            self.bar.set_postfix_str(f"val {accuracy:.4f}" if accuracy else "", refresh=False)
+            self.bar.update(images - self.bar.n)
+
+    def close(self, line: str) -> None:
+        """Replace the bar by the line."""
+        self.bar.close()
+        if self.drawing:
+            self.file.write(f"{self.label}: {line}\n")
+
+
+def follow(
+    lines: Iterable[str],         # what a launched process writes
+    bar: Bar,
+    echo: Callable[[str], None],  # takes the lines that are no report
+) -> None:
+    """Feed a launched process's reports to the bar."""
+    for line in lines:
+        try:
+            report = json.loads(line)
+            bar.show(report["images"], report["accuracy"])
+        except (ValueError, TypeError, KeyError):
+            echo(line)

@@ -1,0 +1,169 @@
+"""A recipe says how to train; a trick fills a slot of it; recipes add up.
+
+    BASELINE + Mixup()              one trick
+    sum(SEVEN, start=BASELINE)      all seven, in any order the same recipe
+    whole - "mixup"                 all but one
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from . import tricks
+from .tricks import Distributed, MixedPrecision, Scratch
+
+# The names on the command line, in chapter order: name of the file = name of the trick.
+NAMES = ("distributed", "scaling", "cyclic", "mixup", "smoothing", "transfer", "precision")
+SINGLE = ("world", "batch", "momentum", "start", "precision")  # one trick each; the others add up
+OPTIMIZERS = ("sgd", "adamw")
+
+Trick = Any  # one of the dataclasses in fasttricks.tricks, or of the reader's own
+
+
+def name_of(trick: Trick) -> str:
+    """The short name of a trick, which is that of its file."""
+    return NAMES[trick.chapter - 1]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of plain training, and the tricks added to them (kept in chapter order)."""
+
+    lr: float = 1e-3                # peak learning rate before any factor
+    batch: int = 64                 # images in one global batch, unless a trick says otherwise
+    optimizer: str = "adamw"        # "sgd" (Nesterov) or "adamw"
+    momentum: float = 0.9           # of SGD; beta1 of AdamW
+    weight_decay: float = 5e-4      # none on norms and biases
+    clip: float | None = None       # largest gradient norm
+    tricks: tuple[Trick, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (0 < self.lr < math.inf and 0 <= self.momentum < 1 and self.weight_decay >= 0):
+            raise ValueError(
+                f"A recipe needs lr > 0, momentum in [0, 1) and weight_decay >= 0, not lr={self.lr},"
+                f" momentum={self.momentum}, weight_decay={self.weight_decay}."
+            )
+        if self.batch < 1:
+            raise ValueError(f"A recipe needs a batch of 1 image or more, not {self.batch}.")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"Unknown optimizer {self.optimizer!r}; use one of {OPTIMIZERS}.")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"A recipe needs clip above 0 (or none), not {self.clip}.")
+        ordered = sorted(self.tricks, key=lambda trick: (trick.chapter, repr(trick)))
+        object.__setattr__(self, "tricks", tuple(ordered))
+        self._refuse_clashes()
+
+    def _refuse_clashes(self) -> None:
+        seen: dict[Any, Trick] = {}
+        for trick in self.tricks:
+            for key in (type(trick), *(slot for slot in trick.slots if slot in SINGLE)):
+                if key in seen:
+                    what = f"fill the slot {key!r}" if isinstance(key, str) else "are one trick twice"
+                    raise ValueError(f"{seen[key]} and {trick} both {what}; leave one of them out.")
+                seen[key] = trick
+
+    def __add__(self, trick: Trick) -> "Recipe":
+        return replace(self, tricks=(*self.tricks, trick))
+
+    def __sub__(self, name: str) -> "Recipe":
+        """The recipe without the trick of that name."""
+        kept = tuple(trick for trick in self.tricks if name_of(trick) != name)
+        if len(kept) == len(self.tricks):
+            raise ValueError(f"There is no {name!r} to leave out; the recipe has {self.names}.")
+        return replace(self, tricks=kept)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The short names of the recipe's tricks."""
+        return tuple(name_of(trick) for trick in self.tricks)
+
+    def fills(self, slot: str) -> tuple[Trick, ...]:
+        """The tricks in one slot."""
+        return tuple(trick for trick in self.tricks if slot in trick.slots)
+
+    @property
+    def world(self) -> Distributed:
+        """Who trains: one process unless a trick says otherwise."""
+        return (*self.fills("world"), Distributed(processes=1))[0]
+
+    @property
+    def start(self) -> Any:
+        """The first weights: random unless a trick says otherwise."""
+        return (*self.fills("start"), Scratch())[0]
+
+    @property
+    def precision(self) -> MixedPrecision:
+        """The arithmetic: fp32 unless a trick says otherwise."""
+        return (*self.fills("precision"), MixedPrecision("fp32"))[0]
+
+    @property
+    def global_batch(self) -> int:
+        """Images in one optimiser step, over all processes."""
+        return (*self.fills("batch"), self)[0].batch
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """The learning rate of optimiser step `step` (from 0) in a run of `steps`."""
+        batch = self.global_batch
+        factors = (trick.lr_factor(step, steps, batch) for trick in self.fills("lr_factors"))
+        return self.lr * math.prod(factors)
+
+    def momentum_at(self, step: int, steps: int) -> float:
+        """The momentum (AdamW: beta1) of that optimiser step."""
+        values = [trick.momentum(step, steps) for trick in self.fills("momentum")]
+        return (*values, self.momentum)[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for workers, records and files; `from_json` is the way back."""
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        settings["tricks"] = [{"trick": type(t).__name__, **asdict(t)} for t in self.tricks]
+        return settings
+
+    @classmethod
+    def from_json(cls, settings: dict[str, Any]) -> "Recipe":
+        """The recipe of `to_json`. Raises ValueError for a trick or setting that is not ours."""
+        try:
+            rest = {name: value for name, value in settings.items() if name != "tricks"}
+            made = tuple(make(**trick) for trick in settings.get("tricks", ()))
+            return cls(**rest, tricks=made)
+        except TypeError as error:
+            raise ValueError(f"This is no recipe: {error}.") from None
+
+    def __str__(self) -> str:
+        return json.dumps(self.to_json())
+
+
+def make(trick: str, **settings: Any) -> Trick:
+    """A trick from its class name and settings."""
+    if trick not in tricks.__all__:
+        raise ValueError(f"Unknown trick {trick!r}; there are {', '.join(tricks.__all__)}.")
+    return getattr(tricks, trick)(**settings)
+
+
+def select(
+    words: str,                # "all", "none", or names with commas between
+    seven: Iterable[Trick],    # what there is to select from
+    without: str = "",         # names to leave out
+) -> tuple[Trick, ...]:
+    """The tricks that the words name. Raises ValueError for unknown or repeated names."""
+    by_name = {name_of(trick): trick for trick in seven}
+    chosen = {"all": list(by_name), "none": []}.get(words)
+    if chosen is None:
+        chosen = split_names(words, by_name)
+    dropped = split_names(without, by_name) if without else []
+    for name in dropped:
+        if name not in chosen:
+            raise ValueError(f"There is no {name!r} to leave out; chosen are {', '.join(chosen)}.")
+    return tuple(by_name[name] for name in chosen if name not in dropped)
+
+
+def split_names(words: str, known: Iterable[str]) -> list[str]:
+    """Names with commas between, each known and none twice."""
+    names = [word.strip() for word in words.split(",")]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"Unknown trick {name!r}; use all, none, or of {', '.join(known)}.")
+        if names.count(name) > 1:
+            raise ValueError(f"The trick {name!r} is named twice; name it once.")
+    return names

@@ -1,0 +1,128 @@
+"""Share each batch among several devices, one process each, and average their gradients.
+
+| card       |                                                                                    |
+|------------|------------------------------------------------------------------------------------|
+| formula    | mean over N processes of grad(loss of B/N images) = grad(mean loss of B images)    |
+| slot       | world (single)                                                                     |
+| cost       | one all-reduce of the gradients a step: 2 (N - 1) / N times their bytes sent by each |
+| pays when  | a step computes for much longer than its gradients travel                          |
+| fails when | the net or the shard is small, or the processes share one device                   |
+| meets      | scaling (B grows with N), batch norm (each process sees B/N images only)           |
+| paper      | Li et al. 2020, arXiv 2006.15704 (PyTorch's DistributedDataParallel)               |
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from typing import ClassVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+# Each process keeps its own batch-norm statistics; torch has renamed the option that says so.
+NEWER = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+OWN_STATISTICS = {"forward_sync_buffers" if NEWER else "broadcast_buffers": False}
+
+
+def shard(
+    values: Tensor,  # (B, ...) the same on every process
+    rank: int,       # this process's number, 0 to processes - 1
+    processes: int,
+) -> Tensor:
+    """Every `processes`-th row from `rank` on: disjoint, complete, sizes differ by 1 at most."""
+    return values[rank::processes]
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together, seen from one of them; a world of one is the default."""
+
+    rank: int = 0
+    processes: int = 1
+
+    def shard(self, values: Tensor) -> Tensor:
+        """This process's rows of a tensor that is the same everywhere."""
+        return shard(values, self.rank, self.processes)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model whose backward pass averages gradients over all processes."""
+        if self.processes == 1:
+            return model
+        return DistributedDataParallel(model, gradient_as_bucket_view=True, **OWN_STATISTICS)
+
+    def reduce(self, value: Tensor, op: dist.ReduceOp = dist.ReduceOp.SUM) -> Tensor:
+        """The sum (or maximum, ...) of one tensor over all processes, in place."""
+        if self.processes > 1:
+            dist.all_reduce(value, op)
+        return value
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Give every process the mean of the batch-norm statistics that each one gathered."""
+        if self.processes > 1:
+            for buffer in filter(Tensor.is_floating_point, model.buffers()):
+                self.reduce(buffer).div_(self.processes)
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """Data-parallel training in `processes` processes; 0 means one a GPU, or two on a CPU."""
+
+    processes: int = 0
+    share_devices: bool = False  # allow more processes than devices: correct, but not faster
+
+    chapter: ClassVar[int] = 1
+    slots: ClassVar[tuple[str, ...]] = ("world",)
+
+    def __post_init__(self) -> None:
+        if self.processes < 0:
+            raise ValueError(f"Distributed needs processes of 1 or more, not {self.processes}.")
+
+    def count(self) -> int:
+        """How many processes this machine is to start, or the number that torchrun started."""
+        cuda = torch.cuda.is_available()
+        devices = torch.cuda.device_count() if cuda else os.cpu_count() or 1
+        wanted = self.processes or (devices if cuda else min(2, devices))
+        if "LOCAL_WORLD_SIZE" in os.environ:
+            started = int(os.environ["WORLD_SIZE"])
+            if self.processes and started != self.processes:
+                raise ValueError(
+                    f"torchrun started {started} processes, but the recipe says {self.processes}; "
+                    f"make the two agree, or leave processes at 0."
+                )
+            return started
+        if wanted > devices and not self.share_devices:
+            raise ValueError(
+                f"{wanted} processes need {wanted} {'GPUs' if cuda else 'cores'}, and {devices} "
+                f"can be seen; ask for fewer, or say that they may share (--share-devices)."
+            )
+        return wanted
+
+    def device(self) -> torch.device:
+        """The device of this process: its own GPU, or the CPU."""
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        return torch.device("cuda", local % torch.cuda.device_count())
+
+    @contextmanager
+    def join(self) -> Iterator[World]:
+        """Meet the other processes that torchrun started; alone there is nobody to meet."""
+        if self.count() == 1 or "LOCAL_WORLD_SIZE" not in os.environ:
+            yield World()
+            return
+        device = self.device()
+        own_gpu = device.type == "cuda" and (
+            int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count()
+        )
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if own_gpu else "gloo")  # NCCL refuses to share a GPU
+        try:
+            yield World(dist.get_rank(), dist.get_world_size())
+            dist.barrier()
+        finally:
+            dist.destroy_process_group()

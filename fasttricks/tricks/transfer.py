@@ -1,0 +1,84 @@
+"""Begin with weights that another task has taught, under a new head.
+
+| card       |                                                                                    |
+|------------|------------------------------------------------------------------------------------|
+| formula    | theta_0 = body of the other net + random head; the body may learn more slowly      |
+| slot       | start (single)                                                                     |
+| cost       | the other training, once; paid back after some reuses, or by somebody else's gift  |
+| pays when  | budgets are short or labels few, and the images are not too unlike                 |
+| fails when | the budget is long: then a random start gets as far                                |
+| meets      | one-cycle (a high peak forgets the body), freezing (cheaper steps, lower ceiling)  |
+| paper      | Yosinski et al. 2014, arXiv 1411.1792                                              |
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+
+def transplant(
+    own: dict[str, Tensor],    # the new model's state, by name
+    given: dict[str, Tensor],  # the other model's state, by name
+    head: str,                 # name of the classifier, e.g. "fc"; it is left as it is
+) -> dict[str, Tensor]:
+    """The new state: the given body, the own head. Raises ValueError where a body differs.
+
+    A first convolution for three colours serves a grey image with its three filters summed.
+    """
+    body = {name: tensor for name, tensor in own.items() if not is_head(name, head)}
+    result = dict(own)
+    for name, tensor in body.items():
+        source = given.get(name)
+        if source is not None and source.ndim == 4 and tensor.shape[1] == 1 < source.shape[1]:
+            source = source.sum(1, keepdim=True)
+        if source is None or source.shape != tensor.shape:
+            found = "is missing" if source is None else f"has shape {tuple(source.shape)}"
+            raise ValueError(
+                f"The weights do not fit this model: {name} {found}, and "
+                f"{tuple(tensor.shape)} is needed; take weights of the same model."
+            )
+        result[name] = source.to(tensor)
+    return result
+
+
+def is_head(name: str, head: str) -> bool:
+    """Whether a tensor's name belongs to the classifier."""
+    return name.startswith(head + ".")
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """No transfer: the model's own random weights, all learning at one rate."""
+
+    chapter: ClassVar[int] = 6
+    slots: ClassVar[tuple[str, ...]] = ("start",)
+    source: ClassVar[None] = None
+
+    def rate(self, name: str, head: str) -> float:
+        """The factor of a parameter's learning rate."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Weights from `source`: "letters", "imagenet", or a .safetensors or .pth file."""
+
+    source: str = "letters"
+    body_lr: float = 1.0  # the body's learning rate, as a factor of the head's
+    freeze: bool = False  # keep the body's weights (its batch-norm statistics still follow)
+
+    chapter: ClassVar[int] = 6
+    slots: ClassVar[tuple[str, ...]] = ("start",)
+
+    def __post_init__(self) -> None:
+        if not self.source:
+            raise ValueError("Transfer needs a source: letters, imagenet, or a weights file.")
+        if self.body_lr <= 0:
+            raise ValueError(f"Transfer needs body_lr above 0, not {self.body_lr}; see freeze.")
+
+    def rate(self, name: str, head: str) -> float:
+        """The factor of a parameter's learning rate; 0 says that it does not learn."""
+        if is_head(name, head):
+            return 1.0
+        return 0.0 if self.freeze else self.body_lr

@@ -1,0 +1,36 @@
+"""What several tests share: a tiny budget's data, loaded once."""
+
+import os
+
+os.environ.setdefault("FASTTRICKS_BUDGET", "smoke")
+
+import pytest
+import torch
+
+from fasttricks import Data, load
+from fasttricks.data import Split
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    """Fashion-MNIST, whole."""
+    return load()
+
+
+@pytest.fixture(scope="session")
+def small(data: Data) -> Data:
+    """Fashion-MNIST with 2,000 images to train on and 500 to validate on."""
+    return Data(data.name, data.classes, data.train[:2000], data.val[:500], data.test[:501])
+
+
+def targets(count: int, classes: int = 10, seed: int = 0) -> torch.Tensor:
+    """(N, K) random target probabilities."""
+    return torch.softmax(torch.randn(count, classes, generator=torch.Generator().manual_seed(seed)), 1)
+
+
+def pictures(count: int, seed: int = 0) -> torch.Tensor:
+    """(N, 1, 28, 28) random images."""
+    return torch.rand(count, 1, 28, 28, generator=torch.Generator().manual_seed(seed))
+
+
+__all__ = ["Split", "pictures", "targets"]

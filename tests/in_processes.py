@@ -1,0 +1,72 @@
+"""Started by torchrun in several processes, from test_processes.py; rank 0 writes what it saw.
+
+usage: in_processes.py OUT.pt [subsets]
+"""
+
+import sys
+import warnings
+from itertools import combinations
+
+import torch
+
+from fasttricks import BASELINE, SEVEN, Distributed, LRScaling, Mixup, OneCycle, Recipe, load, loop
+from fasttricks.data import Data
+from fasttricks.models import begin, create
+from fasttricks.recipe import name_of
+
+PLAIN = Recipe(lr=0.05, batch=32, optimizer="sgd")
+SCHEDULED = PLAIN + LRScaling(batch=32, reference=16) + OneCycle(peak=2.0) + Mixup()
+
+
+def few_images() -> Data:
+    """A data set small enough for a test; the count to validate on divides by nothing."""
+    data = load()
+    return Data(data.name, data.classes, data.train[:640], data.val[:101], data.test[:101])
+
+
+def norms_without_batch_statistics() -> torch.nn.Module:
+    """The shared model with group norms: each image for itself, so shards cannot differ."""
+    torch.manual_seed(0)
+    return create("test_resnet", 1, 10, norm_layer="groupnorm1")
+
+
+def observe(world: loop.World) -> dict:
+    """Parameters after a few plain SGD steps, and the rates of a scheduled run."""
+    data, net, rates = few_images(), norms_without_batch_statistics(), []
+    accuracy = loop.fit(PLAIN, net, data, 8 * 32, 0, 1, world).curve[-1][2]
+    real = loop.set_rates
+
+    def spy(optimizer: torch.optim.Optimizer, lr: float, momentum: float) -> None:
+        rates.append((lr, momentum))
+        real(optimizer, lr, momentum)
+
+    loop.set_rates = spy
+    loop.fit(SCHEDULED, norms_without_batch_statistics(), data, 12 * 32, 0, 1, world)
+    loop.set_rates = real
+    return {"net": net.state_dict(), "accuracy": accuracy, "rates": rates}
+
+
+def train_subsets(world: loop.World) -> int:
+    """Two steps of every subset of the seven tricks in this world; how many there were."""
+    data, seen = few_images(), set()
+    others = [trick for trick in SEVEN if name_of(trick) != "distributed"]
+    for size in range(len(others) + 1):
+        for chosen in combinations(others, size):
+            recipe = sum(chosen, start=BASELINE + Distributed(share_devices=True))
+            torch.manual_seed(0)
+            net = begin(recipe, "test_resnet", 1, 10)
+            done = loop.fit(recipe, net, data, 2 * recipe.global_batch, 0, 1, world)
+            assert done.steps == 2
+            assert all(tensor.isfinite().all() for tensor in net.state_dict().values())
+            seen.add(recipe)
+    return len(seen)
+
+
+if __name__ == "__main__":
+    with Distributed(share_devices=True).join() as here:
+        warnings.simplefilter("error")
+        seen = observe(here)
+        if "subsets" in sys.argv:
+            seen["subsets"] = train_subsets(here)
+        if here.rank == 0:
+            torch.save(seen, sys.argv[1])

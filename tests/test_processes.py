@@ -1,0 +1,65 @@
+"""Several processes do what one does: same parameters, same schedule, every image counted once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import in_processes
+import pytest
+import torch
+
+from fasttricks import BASELINE, SEVEN, Data, Distributed, train
+from fasttricks.launch import command_line, environment
+from fasttricks.loop import World
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return in_processes.observe(World())
+
+
+def start(processes: int, out: Path, *words: str) -> dict:
+    """What in_processes.py saw under torchrun."""
+    command = command_line(processes)[:-1]  # a file instead of a module
+    done = subprocess.run(
+        [*command, str(HERE / "in_processes.py"), str(out), *words], text=True, timeout=300,
+        env=environment(processes, 0.0), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert out.exists(), done.stdout
+    return torch.load(out, weights_only=True)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_shares_of_a_batch_train_as_the_whole(processes, alone, tmp_path):
+    words = ["subsets"] if processes == 2 else []
+    together = start(processes, tmp_path / "seen.pt", *words)
+    for name, tensor in alone["net"].items():
+        assert torch.allclose(together["net"][name], tensor, atol=1e-6), name
+    assert together["rates"] == alone["rates"], "one schedule for any number of processes"
+    assert together["accuracy"] == alone["accuracy"]
+    assert together.get("subsets", 64) == 64
+
+
+def test_all_seven_launched(small):
+    """As a notebook does it: torchrun as a subprocess, the result from its file."""
+    whole = sum(SEVEN, start=BASELINE) - "distributed" + Distributed(2, share_devices=True)
+    run = train(whole, Data(small.name, small.classes, small.train, small.val, small.test), images=512)
+    assert (run.processes, run.images_seen, run.steps) == (2, 512, 4)
+    assert run.wall_seconds > run.train_seconds > 0
+    fresh = train(whole - "distributed", small, images=512)
+    assert run.net.state_dict().keys() == fresh.net.state_dict().keys()
+    assert "FASTTRICKS_STARTED" not in os.environ
+
+
+def test_a_failure_is_told_with_its_last_words(small, monkeypatch):
+    monkeypatch.setattr("fasttricks.launch.command_line", lambda n: [sys.executable, "-c", "1/0"])
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        train(BASELINE, small, images=128, fresh=True)
+
+
+def test_hand_made_data_cannot_be_launched(small):
+    with pytest.raises(ValueError, match="by name"):
+        train(BASELINE, Data("mine", small.classes, small.train, small.val, small.test), fresh=True)

@@ -1,0 +1,104 @@
+"""Recipes add up: any order, any subset, there and back as JSON; clashes name both tricks."""
+
+import json
+from dataclasses import dataclass, replace
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fasttricks import BASELINE, SEVEN, Cyclic, LabelSmoothing, MixedPrecision, OneCycle, Recipe
+from fasttricks.recipe import NAMES, name_of, select
+
+WHOLE = sum(SEVEN, start=BASELINE)
+
+
+def test_seven_in_chapter_order():
+    assert tuple(map(name_of, SEVEN)) == NAMES
+    assert WHOLE.tricks == SEVEN
+
+
+def test_every_order_gives_one_recipe():
+    orders = {sum(order, start=BASELINE) for order in permutations(SEVEN)}
+    assert orders == {WHOLE}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_leave_one_out(name):
+    rest = [trick for trick in SEVEN if name_of(trick) != name]
+    assert WHOLE - name == sum(rest, start=BASELINE)
+    with pytest.raises(ValueError, match=f"no '{name}' to leave out"):
+        WHOLE - name - name
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "slot"),
+    [
+        (OneCycle(), Cyclic(), "momentum"),
+        (MixedPrecision("bf16"), MixedPrecision("fp16"), "twice"),
+        (LabelSmoothing(0.1), LabelSmoothing(0.1), "twice"),
+    ],
+)
+def test_a_clash_names_both(one, other, slot):
+    with pytest.raises(ValueError, match=slot) as refused:
+        BASELINE + one + other
+    assert repr(one) in str(refused.value)
+    assert repr(other) in str(refused.value)
+
+
+@given(names=st.sets(st.sampled_from(NAMES)))
+def test_json_there_and_back(names):
+    recipe = sum(select(",".join(names), SEVEN) if names else (), start=BASELINE)
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+def test_a_readers_own_trick():
+    @dataclass(frozen=True)
+    class Halved:
+        chapter = 2
+        slots = ("lr_factors",)
+
+        def lr_factor(self, step, steps, batch):
+            return 0.5
+
+    recipe = BASELINE + Halved()
+    assert recipe.lr_at(0, 10) == BASELINE.lr / 2
+    with pytest.raises(ValueError, match="Unknown trick 'Halved'"):
+        Recipe.from_json(recipe.to_json())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lr": 0}, {"lr": float("nan")}, {"batch": 0}, {"optimizer": "lion"}, {"momentum": 1.0},
+     {"weight_decay": -1}, {"clip": 0.0}],
+)  # fmt: skip
+def test_refuses(wrong):
+    with pytest.raises(ValueError, match=r"recipe needs|Unknown optimizer"):
+        replace(BASELINE, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("words", "without", "message"),
+    [
+        ("mixup,typo", "", "Unknown trick 'typo'"),
+        ("mixup,mixup", "", "named twice"),
+        ("mixup", "cyclic", "no 'cyclic' to leave out"),
+        ("", "", "Unknown trick ''"),
+    ],
+)
+def test_select_refuses(words, without, message):
+    with pytest.raises(ValueError, match=message):
+        select(words, SEVEN, without)
+
+
+def test_select():
+    assert select("all", SEVEN) == SEVEN
+    assert select("none", SEVEN) == ()
+    assert select("all", SEVEN, "mixup,cyclic") == (WHOLE - "mixup" - "cyclic").tricks
+
+
+@pytest.mark.parametrize("wrong", [{"speed": 1}, {"tricks": [{"trick": "Mixup", "beta": 1}]}])
+def test_json_refuses(wrong):
+    with pytest.raises(ValueError, match="This is no recipe"):
+        Recipe.from_json(wrong)

@@ -1,0 +1,116 @@
+"""The body moves, the head stays; equal to timm's own loader; unsafe or wrong files are refused."""
+
+import pickle
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from fasttricks import BASELINE, Transfer, train
+from fasttricks.models import begin, create, given_state, optimizer_for
+from fasttricks.tricks.transfer import Scratch, transplant
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """Weights of a three-colour net with 77 classes."""
+    torch.manual_seed(5)
+    path = tmp_path_factory.mktemp("weights") / "other.safetensors"
+    save_file(timm.create_model("test_resnet", in_chans=3, num_classes=77).state_dict(), path)
+    return path
+
+
+def test_is_timms(file):
+    overlay = {"file": str(file), "num_classes": 77}
+    theirs = timm.create_model("test_resnet", pretrained=True, in_chans=1, num_classes=10,
+                               pretrained_cfg_overlay=overlay).state_dict()  # fmt: skip
+    ours = begin(BASELINE + Transfer(str(file)), "test_resnet", 1, 10).state_dict()
+    assert list(ours) == list(theirs)
+    for name, tensor in theirs.items():
+        if not name.startswith("fc."):
+            assert torch.allclose(ours[name].float(), tensor.float(), atol=1e-6), name
+
+
+def test_body_moves_and_head_stays(file):
+    fresh = create("test_resnet", 3, 10).state_dict()
+    moved = transplant(fresh, given_state(str(file), "test_resnet"), "fc")
+    assert torch.equal(moved["fc.weight"], fresh["fc.weight"])
+    assert not torch.equal(moved["conv1.0.weight"], fresh["conv1.0.weight"])
+
+
+def test_pth_is_the_same(file, tmp_path):
+    state = given_state(str(file), "test_resnet")
+    for content in (state, {"state_dict": state}):
+        torch.save(content, tmp_path / "same.pth")
+        again = given_state(str(tmp_path / "same.pth"), "test_resnet")
+        assert all(torch.equal(again[name], state[name]) for name in state)
+
+
+def test_body_rate_and_freezing():
+    net = create("test_resnet", 1, 10)
+    slow = optimizer_for(BASELINE + Transfer(body_lr=0.1), net)
+    assert {group["rate"] for group in slow.param_groups} == {0.1, 1.0}
+    frozen = optimizer_for(BASELINE + Transfer(freeze=True), net)
+    assert sum(len(group["params"]) for group in frozen.param_groups) == 2
+    assert [n for n, p in net.named_parameters() if p.requires_grad] == ["fc.weight", "fc.bias"]
+    plain = optimizer_for(BASELINE, net)
+    assert sum(len(group["params"]) for group in plain.param_groups) == len([*net.parameters()])
+    decays = {len(p.shape) > 1: g["weight_decay"] for g in plain.param_groups for p in g["params"]}
+    assert decays == {True: BASELINE.weight_decay, False: 0.0}
+    assert Scratch().rate("conv1.0.weight", "fc") == 1.0
+
+
+def test_a_frozen_body_keeps_its_weights(small, file):
+    run = train(BASELINE + Transfer(str(file), freeze=True), small, images=256, model="test_resnet")
+    state = begin(BASELINE + Transfer(str(file)), "test_resnet", 1, 10).state_dict()
+    assert torch.equal(run.net.state_dict()["conv1.0.weight"], state["conv1.0.weight"])
+    torch.manual_seed(0)
+    first_head = begin(BASELINE + Transfer(str(file)), "test_resnet", 1, 10).fc.weight
+    assert not torch.equal(run.net.fc.weight, first_head)
+
+
+class Evil:
+    """Would run code when unpickled."""
+
+    def __reduce__(self):
+        return (print, ("code has run",))
+
+
+def test_unsafe_and_broken_files(tmp_path, file, capsys):
+    evil = tmp_path / "evil.pth"
+    evil.write_bytes(pickle.dumps(Evil()))
+    torch.save({"x": Evil()}, tmp_path / "evil2.pth")
+    (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:1000])
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name, words in [
+        ("evil.pth", "not safe to load"),
+        ("evil2.pth", "not safe to load"),
+        ("cut.safetensors", "no whole safetensors"),
+        ("list.pth", "no state_dict"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            given_state(str(tmp_path / name), "test_resnet")
+    assert "code has run" not in capsys.readouterr().out
+
+
+def test_missing_and_unfitting_files(file):
+    with pytest.raises(FileNotFoundError, match="missing; check the path"):
+        given_state("nowhere.safetensors", "test_resnet")
+    with pytest.raises(ValueError, match="do not fit this model"):
+        begin(BASELINE + Transfer(str(file)), "test_vit", 1, 10)
+
+
+def test_no_network_no_imagenet(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(FileNotFoundError, match="need a network"):
+        given_state("imagenet", "resnet18")
+
+
+@pytest.mark.parametrize("wrong", [{"source": ""}, {"body_lr": 0.0}])
+def test_refuses(wrong):
+    with pytest.raises(ValueError, match="Transfer needs"):
+        Transfer(**wrong)
