@@ -1,4 +1,4 @@
-"""Seven tricks that train neural networks faster: a recipe says how to train, a trick fills a slot."""
+"""Seven tricks that train neural networks faster: tricks fill the slots of a recipe."""
 
 from .budget import BASELINE, SEVEN, Budget, choose_budget
 from .data import Data, load
@@ -20,20 +20,20 @@ __version__ = "0.1.0"
 __all__ = [
     "BASELINE",
     "SEVEN",
-    "Recipe",
     "Budget",
-    "choose_budget",
+    "Cyclic",
     "Data",
-    "load",
-    "train",
-    "pretrain",
-    "Run",
     "Distributed",
     "LRScaling",
-    "Cyclic",
-    "OneCycle",
-    "Mixup",
     "LabelSmoothing",
-    "Transfer",
     "MixedPrecision",
+    "Mixup",
+    "OneCycle",
+    "Recipe",
+    "Run",
+    "Transfer",
+    "choose_budget",
+    "load",
+    "pretrain",
+    "train",
 ]

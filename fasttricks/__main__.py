@@ -1,22 +1,20 @@
-"""The command line: `python -m fasttricks train | pretrain | info`."""
+"""The command line: `python -m fasttricks train | pretrain | speed | info`."""
 
 import argparse
 import json
 import os
 import sys
-import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
-import torch
 
 from . import models, record
 from .budget import BASELINE, BUDGETS, SEVEN, choose_budget
 from .data import Data, load
 from .launch import WORKER
 from .recipe import NAMES, Recipe, select
+from .speed import ROUNDS, compare, peak_memory
 from .train import LETTERS, Job, pretrain, save, train, train_here
 from .tricks import Distributed
 
@@ -39,44 +37,93 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         "fasttricks", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = top.add_subparsers(dest="command", required=True, metavar="train|pretrain|info")
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="train|pretrain|speed|info"
+    )
 
     run = commands.add_parser(
         "train",
         help="one run: a progress bar, one line of result, one JSON record",
         description="Train once, plainly or with tricks, and report both clocks and the accuracy.",
     )
-    run.add_argument("--tricks", default="all", metavar="all|none|NAME,NAME",
-                     help=f"the tricks to add to plain training, of {', '.join(NAMES)} [all]")
+    run.add_argument(
+        "--tricks",
+        default="all",
+        metavar="all|none|NAME,NAME",
+        help=f"the tricks to add to plain training, of {', '.join(NAMES)} [all]",
+    )
     run.add_argument("--without", default="", metavar="NAME,NAME", help="tricks to leave out")
-    run.add_argument("--recipe", type=Path, metavar="FILE",
-                     help="a recipe as JSON (or a record that holds one) instead of --tricks")
-    run.add_argument("--processes", type=int, metavar="N",
-                     help="train in N processes (adds the trick distributed) [one a GPU, 2 on a CPU]")
-    run.add_argument("--share-devices", action="store_true",
-                     help="allow more processes than devices: correct, but not faster")
-    run.add_argument("--data", default="fashion-mnist", metavar="NAME|FOLDER",
-                     help="fashion-mnist, letters, or a folder with one subfolder a class")
-    run.add_argument("--labels", type=int, metavar="N", help="train on the first N images only [all]")
-    run.add_argument("--target", type=float, metavar="A", help="validation accuracy to reach [the budget's]")
-    run.add_argument("--test", action="store_true", help="read the test images too, once, at the end")
+    run.add_argument(
+        "--recipe",
+        type=Path,
+        metavar="FILE",
+        help="a recipe as JSON (or a record that holds one) instead of --tricks",
+    )
+    run.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="train in N processes (adds the trick distributed) [one a GPU, 2 on a CPU]",
+    )
+    run.add_argument(
+        "--share-devices",
+        action="store_true",
+        help="allow more processes than devices: correct, but not faster",
+    )
+    run.add_argument(
+        "--data",
+        default="fashion-mnist",
+        metavar="NAME|FOLDER",
+        help="fashion-mnist, letters, or a folder with one subfolder a class",
+    )
+    run.add_argument(
+        "--labels", type=int, metavar="N", help="train on the first N images only [all]"
+    )
+    run.add_argument(
+        "--target", type=float, metavar="A", help="validation accuracy to reach [the budget's]"
+    )
+    run.add_argument(
+        "--test", action="store_true", help="read the test images too, once, at the end"
+    )
     run.add_argument("--out", type=Path, metavar="FILE", help="write the record of the run, JSON")
-    run.add_argument("--save", type=Path, metavar="FILE", help="write the trained weights, safetensors")
+    run.add_argument(
+        "--save", type=Path, metavar="FILE", help="write the trained weights, safetensors"
+    )
 
-    pre = commands.add_parser("pretrain", help="make the weights that transfer starts from",
-                              description="Train on the source task and write the weights.")
+    pre = commands.add_parser(
+        "pretrain",
+        help="make the weights that transfer starts from",
+        description="Train on the source task and write the weights.",
+    )
     pre.add_argument("--source", default="letters", choices=["letters"], help="the source task")
     pre.add_argument("--out", type=Path, metavar="FILE", help="the safetensors file [the cache]")
 
     for command in (run, pre):
-        command.add_argument("--budget", choices=list(BUDGETS), help="sizes of everything [the device's]")
-        command.add_argument("--model", metavar="NAME", help="timm's name of a model [the budget's]")
-        command.add_argument("--image-size", type=int, metavar="S", help="pixels a side [the budget's]")
+        command.add_argument(
+            "--budget", choices=list(BUDGETS), help="sizes of everything [the device's]"
+        )
+        command.add_argument(
+            "--model", metavar="NAME", help="timm's name of a model [the budget's]"
+        )
+        command.add_argument(
+            "--image-size", type=int, metavar="S", help="pixels a side [the budget's]"
+        )
         command.add_argument("--images", type=int, metavar="N", help="images to see [the budget's]")
-        command.add_argument("--seed", type=int, default=0, metavar="S", help="of all randomness [0]")
+        command.add_argument(
+            "--seed", type=int, default=0, metavar="S", help="of all randomness [0]"
+        )
 
-    commands.add_parser("info", help="versions, device, budget, data and weights found",
-                        description="What is here: versions, device, budget, data, weights.")
+    commands.add_parser(
+        "speed",
+        help="the loop against forward, backward and step on one resident batch",
+        description="Images a second of the loop, plainly and with all tricks but several "
+        "processes, beside those of forward, backward and step on one batch that never changes.",
+    )
+    commands.add_parser(
+        "info",
+        help="versions, device, budget, data and weights found",
+        description="What is here: versions, device, budget, data, weights.",
+    )
     work = commands.add_parser("work")  # what `launch` starts; not for people
     work.add_argument("folder", type=Path)
     return top
@@ -122,21 +169,30 @@ def run_train(options: argparse.Namespace) -> None:
     if note:
         print(note, file=sys.stderr)
     run = train(
-        recipe, data, images=images_of(options, recipe), seed=options.seed, target=options.target,
-        model=options.model, image_size=options.image_size, budget=options.budget,
-        test=options.test, started=started,
-    )  # fmt: skip
+        recipe,
+        data,
+        images=images_of(options, recipe),
+        seed=options.seed,
+        target=options.target,
+        model=options.model,
+        image_size=options.image_size,
+        budget=options.budget,
+        test=options.test,
+        started=started,
+    )
     if int(os.environ.get("RANK", 0)):
         return
     if options.save:
         save(run, options.save)
     if options.out:
         record.write_json(options.out, run.to_json())
-    print(f"wall {run.wall_seconds:.1f} s, train {run.train_seconds:.1f} s, "
-          f"{run.images_per_second:,.0f} images/s, {run.processes} process(es), {run.precision}, "
-          f"validation accuracy {run.val_accuracy:.4f}, target {run.target:g} "
-          f"{'reached' if run.reached else 'not reached: time to target infinite'}"
-          + (f", test accuracy {run.test_accuracy:.4f}" if options.test else ""))  # fmt: skip
+    print(
+        f"wall {run.wall_seconds:.1f} s, train {run.train_seconds:.1f} s, "
+        f"{run.images_per_second:,.0f} images/s, {run.processes} process(es), {run.precision}, "
+        f"validation accuracy {run.val_accuracy:.4f}, target {run.target:g} "
+        f"{'reached' if run.reached else 'not reached: time to target infinite'}"
+        + (f", test accuracy {run.test_accuracy:.4f}" if options.test else "")
+    )
 
 
 def run_pretrain(options: argparse.Namespace) -> None:
@@ -146,11 +202,31 @@ def run_pretrain(options: argparse.Namespace) -> None:
     if not options.out:
         out.parent.mkdir(parents=True, exist_ok=True)
     record.check_writable(out)
-    run = pretrain(model, out, source=options.source, seed=options.seed, budget=options.budget,
-                   image_size=options.image_size,
-                   images=LETTERS if options.images is None else options.images)  # fmt: skip
-    print(f"{out}: {run.images_seen:,} images in {run.train_seconds:.0f} s, "
-          f"{run.val_accuracy:.4f} of the prints read")  # fmt: skip
+    run = pretrain(
+        model,
+        out,
+        source=options.source,
+        seed=options.seed,
+        budget=options.budget,
+        image_size=options.image_size,
+        images=LETTERS if options.images is None else options.images,
+    )
+    print(
+        f"{out}: {run.images_seen:,} images in {run.train_seconds:.0f} s, "
+        f"{run.val_accuracy:.4f} of the prints read"
+    )
+
+
+def run_speed(options: argparse.Namespace) -> None:
+    """`fasttricks speed`."""
+    budget, data = choose_budget(), load()
+    for name, recipe in (("plain", BASELINE), ("six", sum(SEVEN, start=BASELINE) - "distributed")):
+        loop, limit, ratio = compare(recipe, data, budget.model, budget.image_size)
+        print(
+            f"{name:6} batch {recipe.global_batch}: loop {loop:,.0f} images/s, resident batch "
+            f"{limit:,.0f} images/s, ratio {ratio:.3f} (medians of {ROUNDS} turns)"
+        )
+    print(f"most memory held: {peak_memory():.2f} GB, on {record.hardware()['cpu']}")
 
 
 def run_info(options: argparse.Namespace) -> None:
@@ -160,11 +236,15 @@ def run_info(options: argparse.Namespace) -> None:
     for name, value in rows.items():
         print(f"{name:14}{value}")
     data: Data = load()
-    print(f"{'data':14}{data.name}, checksums right: {len(data.train):,} to train, "
-          f"{len(data.val):,} to validate, {len(data.test):,} to test")  # fmt: skip
+    print(
+        f"{'data':14}{data.name}, checksums right: {len(data.train):,} to train, "
+        f"{len(data.val):,} to validate, {len(data.test):,} to test"
+    )
     for model in dict.fromkeys(b.model for b in BUDGETS.values()):
         file = models.letters_file(model)
-        found = "checksum right" if file.exists() and models.read_weights(file) else "made on first use"
+        found = (
+            "checksum right" if file.exists() and models.read_weights(file) else "made on first use"
+        )
         print(f"{'weights':14}{file}, {found}")
 
 
@@ -181,7 +261,13 @@ def run_work(options: argparse.Namespace) -> None:
 def main(words: list[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 when what was asked for cannot be."""
     options = parser().parse_args(words)
-    run = {"train": run_train, "pretrain": run_pretrain, "info": run_info, "work": run_work}
+    run = {
+        "train": run_train,
+        "pretrain": run_pretrain,
+        "speed": run_speed,
+        "info": run_info,
+        "work": run_work,
+    }
     try:
         run[options.command](options)
     except (ValueError, OSError) as error:

@@ -22,13 +22,13 @@ class Budget:
     """One size of everything; chosen once, so that no notebook asks which it is."""
 
     name: str
-    model: str       # timm's name
+    model: str  # timm's name
     image_size: int  # pixels a side
-    images: int      # images that one arm of a chapter trains on
-    plain: int       # images until the plain recipe is at the target
-    whole: int       # images until all seven are
-    seeds: int       # runs an arm
-    target: float    # validation accuracy
+    images: int  # images that one arm of a chapter trains on
+    plain: int  # images until the plain recipe is at the target
+    whole: int  # images until all seven are
+    seeds: int  # runs an arm
+    target: float  # validation accuracy
 
 
 BUDGETS = {

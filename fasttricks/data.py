@@ -17,8 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROOT = Path(os.environ.get("FASTTRICKS_DATA", Path(__file__).resolve().parents[1] / "data"))
-CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat",
-           "sandal", "shirt", "sneaker", "bag", "ankle boot")  # fmt: skip
+CLOTHES = (
+    "T-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 NAMES = ("fashion-mnist", "letters")
 VALIDATION = 5_000  # the last images of the training file
 
@@ -38,7 +48,7 @@ class Split:
 
 
 def flip(
-    x: Tensor,      # (N, C, H, W) images
+    x: Tensor,  # (N, C, H, W) images
     noise: Tensor,  # (N, 1) uniform in [0, 1)
 ) -> Tensor:
     """Each image mirrored left to right with probability one half."""
@@ -76,8 +86,9 @@ class Data:
     def to(self, device: torch.device, size: int) -> "Data":
         """All images on the device, `size` pixels a side."""
         parts = {name: getattr(self, name) for name in ("train", "val", "test")}
-        return replace(self, **{n: Split(resize(s.x, size, device), s.y.to(device))
-                                for n, s in parts.items()})  # fmt: skip
+        return replace(
+            self, **{n: Split(resize(s.x, size, device), s.y.to(device)) for n, s in parts.items()}
+        )
 
     def draws(self, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """For ever: (B,) row numbers and (B, noise) uniform noise, reshuffled every epoch.
@@ -106,8 +117,10 @@ def resize(x: Tensor, size: int, device: torch.device) -> Tensor:
     """(N, C, H, W) uint8 images on the device, `size` pixels a side."""
     if x.shape[-2:] == (size, size):
         return x.to(device)
-    parts = (F.interpolate(part.to(device).float(), (size, size), mode="bilinear", antialias=True)
-             for part in x.split(1000))  # fmt: skip
+    parts = (
+        F.interpolate(part.to(device).float(), (size, size), mode="bilinear", antialias=True)
+        for part in x.split(1000)
+    )
     return torch.cat([part.round_().clamp_(0, 255).to(torch.uint8) for part in parts])
 
 

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 WORKER = "FASTTRICKS_STARTED"  # set in a launched process: when its cold wall began
 
 
+def launched() -> bool:
+    """Whether this process was itself launched, by us or by torchrun, and so trains right here."""
+    return WORKER in os.environ or "LOCAL_WORLD_SIZE" in os.environ
+
+
 def command_line(processes: int) -> list[str]:
     """The command that starts a Python module in so many processes of this machine."""
     if processes == 1:
@@ -57,9 +62,12 @@ def launch(
         command = [*command_line(processes), "fasttricks", "work", name]
         bar, words = Bar(job.label, job.images), deque(maxlen=30)
         with subprocess.Popen(
-            command, env=environment(processes, started), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        ) as process:  # fmt: skip
+            command,
+            env=environment(processes, started),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process:
             try:
                 follow(process.stdout, bar, words.append)
             except BaseException:

@@ -18,7 +18,7 @@ from .data import Data, Split
 FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Italic", "DejaVuSansMono")
 RANGES = ((0x21, 0x7F), (0xA1, 0x250), (0x370, 0x530))  # Latin, Greek, Cyrillic
 CANVAS = 64  # pixels a side of a print, before it is resized to the budget's size
-NOISE = 14   # columns of uniform noise that `warp` takes
+NOISE = 14  # columns of uniform noise that `warp` takes
 
 
 def draw(character: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
@@ -47,7 +47,7 @@ def glyphs() -> Split:
 
 
 def warp(
-    x: Tensor,      # (N, 1, S, S) uint8 glyphs
+    x: Tensor,  # (N, 1, S, S) uint8 glyphs
     noise: Tensor,  # (N, NOISE) uniform in [0, 1)
 ) -> Tensor:
     """Glyphs turned, sheared, stretched, moved and shaded, (N, 1, S, S) floats, 0 to 255."""
@@ -55,8 +55,9 @@ def warp(
     angle, shear, zoom = n[:, 0] * 0.5, n[:, 1] * 0.4, torch.exp(n[:, 2] * 0.35 - 0.25)
     stretch = torch.exp(n[:, 3] * 0.3)
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
-    rows = torch.stack([cos * stretch, shear - sin, n[:, 4] * 0.2,
-                        sin * stretch, cos, n[:, 5] * 0.2], 1)  # fmt: skip
+    rows = torch.stack(
+        [cos * stretch, shear - sin, n[:, 4] * 0.2, sin * stretch, cos, n[:, 5] * 0.2], 1
+    )
     grid = F.affine_grid(rows.view(-1, 2, 3), [len(x), 1, size, size], align_corners=False)
     ink = F.grid_sample(x.float() / 255, grid, align_corners=False)
     axis = torch.linspace(-1, 1, size, device=x.device)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .data import Data, Split
 from .models import optimizer_for
 from .recipe import Recipe
-from .tricks.distributed import World
+from .tricks.distributed import ALONE, World
 
 PATIENCE = 50  # skipped steps in a row after which training is given up
 
@@ -26,7 +26,7 @@ def now(device: torch.device) -> float:
 
 def cross_entropy(
     logits: Tensor,  # (N, K)
-    q: Tensor,       # (N, K) target probabilities
+    q: Tensor,  # (N, K) target probabilities
 ) -> Tensor:
     """Mean cross-entropy in fp32, also where the logits are 16-bit numbers."""
     return F.cross_entropy(logits.float(), q)
@@ -47,7 +47,7 @@ def accuracy(
     data: Data,
     split: Split,
     recipe: Recipe,
-    world: World = World(),
+    world: World = ALONE,
     batch: int = 1000,
 ) -> float:
     """The share of a split's images put in the right class; each is counted by one process."""
@@ -82,7 +82,7 @@ def fit(
     images: int,
     seed: int,
     evaluations: int = 4,  # at equal distances, the last at the end
-    world: World = World(),
+    world: World = ALONE,
     show: Callable[[int, float | None], None] = lambda images, accuracy: None,
 ) -> Progress:
     """Train the model in place for images // batch optimiser steps."""
@@ -100,8 +100,11 @@ def fit(
         x, q = data.batch(*(world.shard(drawn) for drawn in next(draws)))
         for trick in recipe.fills("batch_maps"):
             x, q = trick.batch_map(x, q, rng)
-        set_rates(optimizer, recipe.lr_at(progress.steps, steps),
-                  recipe.momentum_at(progress.steps, steps))  # fmt: skip
+        set_rates(
+            optimizer,
+            recipe.lr_at(progress.steps, steps),
+            recipe.momentum_at(progress.steps, steps),
+        )
         with recipe.precision.autocast(device):
             loss = cross_entropy(wrapped(x), q)
         scaler.scale(loss).backward()

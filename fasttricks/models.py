@@ -17,7 +17,7 @@ CACHE = Path.home() / ".cache" / "fasttricks"
 
 
 def create(
-    name: str,      # timm's name of the model
+    name: str,  # timm's name of the model
     channels: int,  # colours of an image
     classes: int,
     **options: object,
@@ -30,7 +30,8 @@ def create(
             raise
         close = ", ".join(timm.list_models(f"*{name[:6]}*")[:5])
         raise ValueError(
-            f"timm knows no model {name!r}; " + (f"near are {close}." if close else "see timm.list_models().")
+            f"timm knows no model {name!r}; "
+            + (f"near are {close}." if close else "see timm.list_models().")
         ) from None
     return model.to(memory_format=torch.channels_last)
 
@@ -53,12 +54,16 @@ def given_state(source: str, model: str) -> dict[str, Tensor]:
             return timm.create_model(model, pretrained=True).state_dict()
         except Exception as error:  # the hub raises one of many, depending on what is missing
             raise FileNotFoundError(
-                f"timm's ImageNet weights of {model} cannot be had ({type(error).__name__}); they need "
-                f"a network and a model with weights; take source letters, or a file."
+                f"timm's ImageNet weights of {model} cannot be had ({type(error).__name__}); they "
+                f"need a network and a model with weights; take source letters, or a file."
             ) from None
     path = letters_file(model) if source == "letters" else Path(source)
     if not path.is_file():
-        make = f"make them by `python -m fasttricks pretrain --model {model}`" if source == "letters" else "check the path"
+        make = (
+            f"make them by `python -m fasttricks pretrain --model {model}`"
+            if source == "letters"
+            else "check the path"
+        )
         raise FileNotFoundError(f"The weights {path} are missing; {make}.")
     if path.is_relative_to(ROOT):
         checked(path)
@@ -74,7 +79,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # torch's hints about old formats
             state = torch.load(path, map_location="cpu", weights_only=True)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file ({error}); fetch it again.") from None
+        raise ValueError(
+            f"{path} is no whole safetensors file ({error}); fetch it again."
+        ) from None
     except Exception as error:
         raise ValueError(
             f"{path} is not safe to load, or no weights file ({type(error).__name__}); save plain "
@@ -83,7 +90,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not (isinstance(state, dict) and all(isinstance(t, Tensor) for t in state.values())):
-        raise ValueError(f"{path} holds no state_dict; save one by torch.save(model.state_dict(), ...).")
+        raise ValueError(
+            f"{path} holds no state_dict; save one by torch.save(model.state_dict(), ...)."
+        )
     return state
 
 
@@ -108,15 +117,20 @@ def optimizer_for(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """
     head = head_of(model)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        rate = recipe.start.rate(name, head)
+    named = list(model.named_parameters())
+    body = sum(not transfer.is_head(name, head) for name, _ in named)
+    for number, (name, parameter) in enumerate(named):
+        rate = recipe.start.rate(name, head, number / body)
         parameter.requires_grad_(rate > 0)
         decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
         if rate:
             groups.setdefault((rate, decay), []).append(parameter)
-    listed = [{"params": params, "rate": rate, "weight_decay": decay}
-              for (rate, decay), params in groups.items()]  # fmt: skip
+    listed = [
+        {"params": params, "rate": rate, "weight_decay": decay}
+        for (rate, decay), params in groups.items()
+    ]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(listed, recipe.lr, momentum=recipe.momentum,
-                               nesterov=recipe.momentum > 0, fused=True)  # fmt: skip
+        return torch.optim.SGD(
+            listed, recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True
+        )
     return torch.optim.AdamW(listed, recipe.lr, (recipe.momentum, 0.999), fused=True)

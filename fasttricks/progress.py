@@ -48,9 +48,17 @@ class Bar:
         self.drawing = shown and not self.reporting
         self.file = NotebookLine() if self.drawing and in_notebook() else sys.stderr
         self.bar = tqdm(
-            total=total, desc=label, unit=" images", unit_scale=True, file=self.file,
-            mininterval=EVERY, ascii=True, ncols=96, leave=False, disable=not self.drawing,
-        )  # fmt: skip
+            total=total,
+            desc=label,
+            unit=" images",
+            unit_scale=True,
+            file=self.file,
+            mininterval=EVERY,
+            ascii=True,
+            ncols=96,
+            leave=False,
+            disable=not self.drawing,
+        )
 
     def show(self, images: int, accuracy: float | None) -> None:
         """Move the bar to so many images, and show the last validation accuracy."""
@@ -71,7 +79,7 @@ class Bar:
 
 
 def follow(
-    lines: Iterable[str],         # what a launched process writes
+    lines: Iterable[str],  # what a launched process writes
     bar: Bar,
     echo: Callable[[str], None],  # takes the lines that are no report
 ) -> None:

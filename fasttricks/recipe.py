@@ -1,8 +1,8 @@
 """A recipe says how to train; a trick fills a slot of it; recipes add up.
 
-    BASELINE + Mixup()              one trick
-    sum(SEVEN, start=BASELINE)      all seven, in any order the same recipe
-    whole - "mixup"                 all but one
+BASELINE + Mixup()              one trick
+sum(SEVEN, start=BASELINE)      all seven, in any order the same recipe
+whole - "mixup"                 all but one
 """
 
 import json
@@ -31,19 +31,19 @@ def name_of(trick: Trick) -> str:
 class Recipe:
     """Settings of plain training, and the tricks added to them (kept in chapter order)."""
 
-    lr: float = 1e-3                # peak learning rate before any factor
-    batch: int = 64                 # images in one global batch, unless a trick says otherwise
-    optimizer: str = "adamw"        # "sgd" (Nesterov) or "adamw"
-    momentum: float = 0.9           # of SGD; beta1 of AdamW
-    weight_decay: float = 5e-4      # none on norms and biases
-    clip: float | None = None       # largest gradient norm
+    lr: float = 1e-3  # peak learning rate before any factor
+    batch: int = 64  # images in one global batch, unless a trick says otherwise
+    optimizer: str = "adamw"  # "sgd" (Nesterov) or "adamw"
+    momentum: float = 0.9  # of SGD; beta1 of AdamW
+    weight_decay: float = 5e-4  # none on norms and biases
+    clip: float | None = None  # largest gradient norm
     tricks: tuple[Trick, ...] = ()
 
     def __post_init__(self) -> None:
         if not (0 < self.lr < math.inf and 0 <= self.momentum < 1 and self.weight_decay >= 0):
             raise ValueError(
-                f"A recipe needs lr > 0, momentum in [0, 1) and weight_decay >= 0, not lr={self.lr},"
-                f" momentum={self.momentum}, weight_decay={self.weight_decay}."
+                f"A recipe needs lr > 0, momentum in [0, 1) and weight_decay >= 0, not "
+                f"lr={self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay}."
             )
         if self.batch < 1:
             raise ValueError(f"A recipe needs a batch of 1 image or more, not {self.batch}.")
@@ -60,7 +60,9 @@ class Recipe:
         for trick in self.tricks:
             for key in (type(trick), *(slot for slot in trick.slots if slot in SINGLE)):
                 if key in seen:
-                    what = f"fill the slot {key!r}" if isinstance(key, str) else "are one trick twice"
+                    what = (
+                        f"fill the slot {key!r}" if isinstance(key, str) else "are one trick twice"
+                    )
                     raise ValueError(f"{seen[key]} and {trick} both {what}; leave one of them out.")
                 seen[key] = trick
 
@@ -142,9 +144,9 @@ def make(trick: str, **settings: Any) -> Trick:
 
 
 def select(
-    words: str,                # "all", "none", or names with commas between
-    seven: Iterable[Trick],    # what there is to select from
-    without: str = "",         # names to leave out
+    words: str,  # "all", "none", or names with commas between
+    seven: Iterable[Trick],  # what there is to select from
+    without: str = "",  # names to leave out
 ) -> tuple[Trick, ...]:
     """The tricks that the words name. Raises ValueError for unknown or repeated names."""
     by_name = {name_of(trick): trick for trick in seven}

@@ -5,7 +5,6 @@ import math
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -19,7 +18,7 @@ from torch import nn
 from .recipe import Recipe
 
 SCHEMA = 1
-PACKAGES = ("torch", "torchvision", "timm", "fasttricks")
+PACKAGES = ("torchvision", "timm", "fasttricks")
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,10 @@ class Run:
 
     def __str__(self) -> str:
         verdict = "at" if self.reached else "below"
-        return (f"{self.images_seen:,} images in {self.train_seconds:.1f} s, validation accuracy "
-                f"{self.val_accuracy:.4f}, {verdict} the target of {self.target:g}")  # fmt: skip
+        return (
+            f"{self.images_seen:,} images in {self.train_seconds:.1f} s, validation accuracy "
+            f"{self.val_accuracy:.4f}, {verdict} the target of {self.target:g}"
+        )
 
     def with_net(self, net: nn.Module) -> "Run":
         """The same run with its trained model."""
@@ -111,14 +112,17 @@ def check_writable(path: Path) -> Path:
             raise IsADirectoryError
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError:
-        raise OSError(f"{path} cannot be written; name a file in a folder you may write to.") from None
+        raise OSError(
+            f"{path} cannot be written; name a file in a folder you may write to."
+        ) from None
     return path
 
 
 @cache
 def versions() -> dict[str, str]:
     """Python's and the packages' versions."""
-    return {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}}
+    ours = {"python": platform.python_version(), "torch": str(torch.__version__)}  # with its CUDA
+    return {**ours, **{name: version_of(name) for name in PACKAGES}}
 
 
 def version_of(package: str) -> str:
@@ -139,7 +143,9 @@ def hardware() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "gpu_count": torch.cuda.device_count(),
-        "driver": ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if cuda else None,
+        "driver": ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        if cuda
+        else None,
         "matmul": torch.get_float32_matmul_precision(),
         "cudnn_tf32": torch.backends.cudnn.allow_tf32 if cuda else None,
     }

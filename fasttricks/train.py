@@ -1,8 +1,7 @@
 """Train a recipe: here, or in processes started by torchrun; the result is a record either way."""
 
-import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from safetensors.torch import save_file
 from . import models, record
 from .budget import BASELINE, choose_budget
 from .data import Data, load
-from .launch import WORKER, launch
-from .loop import Progress, accuracy, fit
+from .launch import launch, launched
+from .loop import accuracy, fit
 from .progress import Bar
 from .recipe import Recipe
 from .record import Run
@@ -44,18 +43,23 @@ class Job:
     def __post_init__(self) -> None:
         batch, processes = self.recipe.global_batch, self.recipe.world.count()
         if batch > self.labels:
-            raise ValueError(f"A batch of {batch} needs that many images to train on; there are "
-                             f"{self.labels}.")  # fmt: skip
+            raise ValueError(
+                f"A batch of {batch} needs that many images to train on; there are {self.labels}."
+            )
         if self.images < batch:
             raise ValueError(f"images must be one batch ({batch}) or more, not {self.images}.")
         if batch % processes:
-            raise ValueError(f"A global batch of {batch} cannot be shared by {processes} processes; "
-                             f"take a multiple of {processes}.")  # fmt: skip
+            raise ValueError(
+                f"A global batch of {batch} cannot be shared by {processes} processes; "
+                f"take a multiple of {processes}."
+            )
         if not 0 < self.target <= 1:
             raise ValueError(f"target must be an accuracy in (0, 1], not {self.target}.")
         if self.seed < 0 or self.evaluations < 1 or self.image_size < 1:
-            raise ValueError(f"seed must be 0 or more, evaluations and image_size 1 or more, not "
-                             f"{self.seed}, {self.evaluations} and {self.image_size}.")  # fmt: skip
+            raise ValueError(
+                f"seed must be 0 or more, evaluations and image_size 1 or more, not "
+                f"{self.seed}, {self.evaluations} and {self.image_size}."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -69,18 +73,18 @@ class Job:
 
 def train(
     recipe: Recipe,
-    data: Data | None = None,     # Fashion-MNIST unless given
+    data: Data | None = None,  # Fashion-MNIST unless given
     *,
-    images: int | None = None,    # images to see; the budget's unless given
+    images: int | None = None,  # images to see; the budget's unless given
     seed: int = 0,
     target: float | None = None,  # validation accuracy; the budget's unless given
-    model: str | None = None,     # timm's name; the budget's unless given
+    model: str | None = None,  # timm's name; the budget's unless given
     image_size: int | None = None,  # pixels a side; the budget's unless given
-    budget: str | None = None,    # "cpu", "gpu" or "smoke"; the device's unless given
-    evaluations: int = 4,         # on the validation images, the last at the end
-    test: bool = False,           # read the test images too, once, at the end
-    fresh: bool = False,          # in a new process even if one is enough, for the cold wall
-    label: str = "",              # what the progress bar says
+    budget: str | None = None,  # "cpu", "gpu" or "smoke"; the device's unless given
+    evaluations: int = 4,  # on the validation images, the last at the end
+    test: bool = False,  # read the test images too, once, at the end
+    fresh: bool = False,  # in a new process even if one is enough, for the cold wall
+    label: str = "",  # what the progress bar says
     started: float | None = None,  # when the cold wall began, seconds since 1970; now unless given
 ) -> Run:
     """Train once and return the run, its trained model under `net`.
@@ -91,13 +95,21 @@ def train(
     data = data or load()
     size = choose_budget(budget)
     job = Job(
-        recipe, size.name, data.name, len(data.train), model or size.model,
-        image_size or size.image_size, size.images if images is None else images, seed,
-        size.target if target is None else target, evaluations, test,
+        recipe,
+        size.name,
+        data.name,
+        len(data.train),
+        model or size.model,
+        size.image_size if image_size is None else image_size,
+        size.images if images is None else images,
+        seed,
+        size.target if target is None else target,
+        evaluations,
+        test,
         label or " + ".join(("plain", *recipe.names)),
-    )  # fmt: skip
+    )
     prepare_weights(job)
-    if WORKER not in os.environ and (fresh or recipe.world.count() > 1):
+    if not launched() and (fresh or recipe.world.count() > 1):
         if not data.named:
             raise ValueError(
                 f"New processes find data by name, and {data.name!r} is made by hand; put it in a "
@@ -110,7 +122,7 @@ def train(
 def prepare_weights(job: Job) -> None:
     """Find out before training whether the first weights can be had; make the letters' if not."""
     source, file = job.recipe.start.source, models.letters_file(job.model)
-    if source == "letters" and not file.exists() and WORKER not in os.environ:
+    if source == "letters" and not file.exists() and not launched():
         file.parent.mkdir(parents=True, exist_ok=True)
         pretrain(job.model, file, image_size=job.image_size)
     if source:
@@ -132,8 +144,11 @@ def train_here(
         bar = Bar(job.label, job.images, shown=world.rank == 0)
         done = fit(recipe, net, data, job.images, job.seed, job.evaluations, world, bar.show)
         tested = accuracy(net, data, data.test, recipe, world) if job.test else None
-        clocks = torch.tensor([done.train_seconds, done.eval_seconds, time.time() - started],
-                              dtype=torch.float64, device=device)  # fmt: skip
+        clocks = torch.tensor(
+            [done.train_seconds, done.eval_seconds, time.time() - started],
+            dtype=torch.float64,
+            device=device,
+        )
         clocks = world.reduce(clocks, dist.ReduceOp.MAX).tolist()  # the slowest process counts
     run = Run(
         recipe=recipe,
@@ -167,8 +182,8 @@ def train_here(
 
 
 def pretrain(
-    model: str,        # timm's name
-    out: Path,         # the .safetensors file to write
+    model: str,  # timm's name
+    out: Path,  # the .safetensors file to write
     *,
     source: str = "letters",
     images: int = LETTERS,  # glyph images to see
@@ -178,11 +193,28 @@ def pretrain(
 ) -> Run:
     """Make transfer weights: train on the source task, with the tricks that need no weights."""
     recipe = BASELINE + LRScaling(batch=256, rule="sqrt") + OneCycle(peak=5.0) + MixedPrecision()
-    run = train(recipe, load(source), images=images, seed=seed, model=model, image_size=image_size,
-                budget=budget, label=f"{model} learns {source}", evaluations=1)  # fmt: skip
-    note = {"source": source, "images": str(run.images_seen), "seconds": f"{run.train_seconds:.1f}",
-            "val_accuracy": f"{run.val_accuracy:.4f}", "cpu": run.hardware["cpu"],
-            "gpu": str(run.hardware["gpu"])}  # fmt: skip
+    run = train(
+        recipe,
+        load(source),
+        images=images,
+        seed=seed,
+        model=model,
+        image_size=image_size,
+        budget=budget,
+        label=f"{model} learns {source}",
+        evaluations=1,
+    )
+    size = f" --image-size {image_size}" if image_size else ""
+    note = {
+        "command": f"python -m fasttricks pretrain --source {source} --model {model}{size} "
+        f"--images {images} --seed {seed}",
+        "source": source,
+        "images": str(run.images_seen),
+        "seconds": f"{run.train_seconds:.1f}",
+        "val_accuracy": f"{run.val_accuracy:.4f}",
+        "cpu": run.hardware["cpu"],
+        "gpu": str(run.hardware["gpu"]),
+    }
     save(run, out, note)
     return run
 
@@ -190,5 +222,7 @@ def pretrain(
 def save(run: Run, out: Path, note: dict[str, str] | None = None) -> None:
     """Write a run's trained weights, whole or not at all."""
     part = out.with_name(out.name + ".part")
-    save_file({name: tensor.contiguous() for name, tensor in run.net.state_dict().items()}, part, note)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in run.net.state_dict().items()}, part, note
+    )
     part.replace(out)

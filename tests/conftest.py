@@ -25,7 +25,9 @@ def small(data: Data) -> Data:
 
 def targets(count: int, classes: int = 10, seed: int = 0) -> torch.Tensor:
     """(N, K) random target probabilities."""
-    return torch.softmax(torch.randn(count, classes, generator=torch.Generator().manual_seed(seed)), 1)
+    return torch.softmax(
+        torch.randn(count, classes, generator=torch.Generator().manual_seed(seed)), 1
+    )
 
 
 def pictures(count: int, seed: int = 0) -> torch.Tensor:

@@ -43,10 +43,17 @@ def test_cyclic_is_torchs(kind, mode, half):
         Recipe(lr=LR, optimizer=kind) + trick,
         STEPS,
         lambda optimizer: torch.optim.lr_scheduler.CyclicLR(
-            optimizer, LR * 0.1, LR * 2, step_size_up=half, mode=mode, gamma=0.99,
-            cycle_momentum=True, base_momentum=0.8, max_momentum=0.95,
+            optimizer,
+            LR * 0.1,
+            LR * 2,
+            step_size_up=half,
+            mode=mode,
+            gamma=0.99,
+            cycle_momentum=True,
+            base_momentum=0.8,
+            max_momentum=0.95,
         ),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
@@ -59,10 +66,17 @@ def test_one_cycle_is_torchs(kind, anneal, steps, rise):
         Recipe(lr=LR, optimizer=kind) + OneCycle(3.0, rise, 20.0, 500.0, anneal, 0.8, 0.9),
         steps,
         lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, LR * 3, total_steps=steps, pct_start=rise, anneal_strategy=anneal,
-            div_factor=20.0, final_div_factor=500.0, base_momentum=0.8, max_momentum=0.9,
+            optimizer,
+            LR * 3,
+            total_steps=steps,
+            pct_start=rise,
+            anneal_strategy=anneal,
+            div_factor=20.0,
+            final_div_factor=500.0,
+            base_momentum=0.8,
+            max_momentum=0.9,
         ),
-    )  # fmt: skip
+    )
 
 
 @given(

@@ -1,4 +1,4 @@
-"""The loop: any subset trains, a seed repeats, a skipped step advances neither schedule nor clock."""
+"""The loop: any subset trains, a seed repeats, a skipped step advances nothing."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -46,8 +46,11 @@ def test_a_skipped_step_advances_nothing(small, monkeypatch):
     rates, recipe = [], replace(BASELINE, clip=1.0) + OneCycle(2.0) + MixedPrecision("fp16")
     real = loop.set_rates
     monkeypatch.setattr(loop, "set_rates", lambda o, lr, m: (rates.append((lr, m)), real(o, lr, m)))
-    monkeypatch.setattr(MixedPrecision, "scaler",
-                        lambda self, device: torch.amp.GradScaler("cpu", init_scale=2.0**40))  # fmt: skip
+    monkeypatch.setattr(
+        MixedPrecision,
+        "scaler",
+        lambda self, device: torch.amp.GradScaler("cpu", init_scale=2.0**40),
+    )
     done = fit(recipe, create("test_resnet", 1, 10), small, 10 * 64, 0, 1)
     skipped = done.images // 64 - 10
     assert done.steps == 10
@@ -67,8 +70,9 @@ def test_endless_overflow_is_given_up(small):
 def test_clipping_sees_unscaled_gradients(small, monkeypatch):
     norms = []
     real = torch.nn.utils.clip_grad_norm_
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_",
-                        lambda p, c: norms.append(real(p, c).item()))  # fmt: skip
+    monkeypatch.setattr(
+        torch.nn.utils, "clip_grad_norm_", lambda p, c: norms.append(real(p, c).item())
+    )
     for dtype in ("fp32", "fp16"):
         torch.manual_seed(0)
         recipe = replace(BASELINE, clip=0.5) + MixedPrecision(dtype)
@@ -79,8 +83,11 @@ def test_clipping_sees_unscaled_gradients(small, monkeypatch):
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])
 def test_evaluation_counts_every_image_once(processes, small, monkeypatch):
     net, sums = create("test_resnet", 1, 10), []
-    monkeypatch.setattr(World, "reduce", lambda self, value, *op: sums.append(value) or
-                        torch.tensor([0.0, len(small.test)]))  # fmt: skip
+    monkeypatch.setattr(
+        World,
+        "reduce",
+        lambda self, value, *op: sums.append(value) or torch.tensor([0.0, len(small.test)]),
+    )
     for rank in range(processes):
         accuracy(net, small, small.test, BASELINE, World(rank, processes), batch=64)
     right, counted = sum(sums).tolist()

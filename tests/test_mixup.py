@@ -30,7 +30,12 @@ def test_laws(count, lam, seed):
 
 
 def test_mixing_targets_is_mixing_losses():
-    logits, y, other, lam = torch.randn(6, 10), torch.arange(6), torch.randperm(6), torch.tensor(0.3)
+    logits, y, other, lam = (
+        torch.randn(6, 10),
+        torch.arange(6),
+        torch.randperm(6),
+        torch.tensor(0.3),
+    )
     _, q = mix(pictures(6), F.one_hot(y, 10).float(), lam, other)
     of_losses = lam * F.cross_entropy(logits, y) + (1 - lam) * F.cross_entropy(logits, y[other])
     assert F.cross_entropy(logits, q).item() == pytest.approx(of_losses.item(), abs=1e-6)

@@ -1,6 +1,5 @@
 """Several processes do what one does: same parameters, same schedule, every image counted once."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from fasttricks import BASELINE, SEVEN, Data, Distributed, train
 from fasttricks.launch import command_line, environment
 from fasttricks.loop import World
+from fasttricks.models import begin
 
 HERE = Path(__file__).parent
 
@@ -25,9 +25,13 @@ def start(processes: int, out: Path, *words: str) -> dict:
     """What in_processes.py saw under torchrun."""
     command = command_line(processes)[:-1]  # a file instead of a module
     done = subprocess.run(
-        [*command, str(HERE / "in_processes.py"), str(out), *words], text=True, timeout=300,
-        env=environment(processes, 0.0), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [*command, str(HERE / "in_processes.py"), str(out), *words],
+        text=True,
+        timeout=300,
+        env=environment(processes, 0.0),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert out.exists(), done.stdout
     return torch.load(out, weights_only=True)
 
@@ -43,15 +47,20 @@ def test_shares_of_a_batch_train_as_the_whole(processes, alone, tmp_path):
     assert together.get("subsets", 64) == 64
 
 
-def test_all_seven_launched(small):
+def test_all_seven_launched(data):
     """As a notebook does it: torchrun as a subprocess, the result from its file."""
     whole = sum(SEVEN, start=BASELINE) - "distributed" + Distributed(2, share_devices=True)
-    run = train(whole, Data(small.name, small.classes, small.train, small.val, small.test), images=512)
+    few = data.subset(2000)
+    run = train(whole, few, images=512)
     assert (run.processes, run.images_seen, run.steps) == (2, 512, 4)
     assert run.wall_seconds > run.train_seconds > 0
-    fresh = train(whole - "distributed", small, images=512)
+    assert (run.labels, run.precision) == (2000, whole.precision.choose(torch.device("cpu")))
+    fresh = train(whole - "distributed", few, images=512, fresh=True)
     assert run.net.state_dict().keys() == fresh.net.state_dict().keys()
-    assert "FASTTRICKS_STARTED" not in os.environ
+    begun = begin(whole, "test_resnet", 1, 10).state_dict()
+    assert all((run.net.state_dict()[name] != begun[name]).any() for name in begun), "all came back"
+    here = train(whole - "distributed", few, images=512)
+    assert fresh.val_accuracy == here.val_accuracy, "a fresh process does what this one does"
 
 
 def test_a_failure_is_told_with_its_last_words(small, monkeypatch):

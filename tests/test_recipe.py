@@ -70,9 +70,16 @@ def test_a_readers_own_trick():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"lr": 0}, {"lr": float("nan")}, {"batch": 0}, {"optimizer": "lion"}, {"momentum": 1.0},
-     {"weight_decay": -1}, {"clip": 0.0}],
-)  # fmt: skip
+    [
+        {"lr": 0},
+        {"lr": float("nan")},
+        {"batch": 0},
+        {"optimizer": "lion"},
+        {"momentum": 1.0},
+        {"weight_decay": -1},
+        {"clip": 0.0},
+    ],
+)
 def test_refuses(wrong):
     with pytest.raises(ValueError, match=r"recipe needs|Unknown optimizer"):
         replace(BASELINE, **wrong)

@@ -24,7 +24,10 @@ def test_ramp_is_torchs(ramp, start):
 
 
 def test_warm_up_in_steps_or_as_a_share():
-    share, steps = LRScaling(512, 64, warmup=0.1, start=0.2), LRScaling(512, 64, warmup=10, start=0.2)
+    share, steps = (
+        LRScaling(512, 64, warmup=0.1, start=0.2),
+        LRScaling(512, 64, warmup=10, start=0.2),
+    )
     for step in range(100):
         assert share.lr_factor(step, 100, 512) == pytest.approx(steps.lr_factor(step, 100, 512))
     assert share.lr_factor(0, 100, 512) == pytest.approx(8 * 0.2)
@@ -37,7 +40,14 @@ def test_no_warm_up_starts_at_the_peak():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"batch": 0}, {"reference": 0}, {"rule": "cube"}, {"warmup": -1}, {"start": 0}, {"start": 1.5}],
+    [
+        {"batch": 0},
+        {"reference": 0},
+        {"rule": "cube"},
+        {"warmup": -1},
+        {"start": 0},
+        {"start": 1.5},
+    ],
 )
 def test_refuses(wrong):
     with pytest.raises(ValueError, match="LRScaling"):

@@ -23,8 +23,9 @@ def file(tmp_path_factory):
 
 def test_is_timms(file):
     overlay = {"file": str(file), "num_classes": 77}
-    theirs = timm.create_model("test_resnet", pretrained=True, in_chans=1, num_classes=10,
-                               pretrained_cfg_overlay=overlay).state_dict()  # fmt: skip
+    theirs = timm.create_model(
+        "test_resnet", pretrained=True, in_chans=1, num_classes=10, pretrained_cfg_overlay=overlay
+    ).state_dict()
     ours = begin(BASELINE + Transfer(str(file)), "test_resnet", 1, 10).state_dict()
     assert list(ours) == list(theirs)
     for name, tensor in theirs.items():
@@ -51,18 +52,21 @@ def test_body_rate_and_freezing():
     net = create("test_resnet", 1, 10)
     slow = optimizer_for(BASELINE + Transfer(body_lr=0.1), net)
     assert {group["rate"] for group in slow.param_groups} == {0.1, 1.0}
-    frozen = optimizer_for(BASELINE + Transfer(freeze=True), net)
+    frozen = optimizer_for(BASELINE + Transfer(freeze=1.0), net)
     assert sum(len(group["params"]) for group in frozen.param_groups) == 2
     assert [n for n, p in net.named_parameters() if p.requires_grad] == ["fc.weight", "fc.bias"]
+    optimizer_for(BASELINE + Transfer(freeze=0.2), net)
+    learning = [n for n, p in net.named_parameters() if p.requires_grad]
+    assert learning[0] == "layer1.0.conv1.weight", "the stem is the first fifth of the body"
     plain = optimizer_for(BASELINE, net)
     assert sum(len(group["params"]) for group in plain.param_groups) == len([*net.parameters()])
     decays = {len(p.shape) > 1: g["weight_decay"] for g in plain.param_groups for p in g["params"]}
     assert decays == {True: BASELINE.weight_decay, False: 0.0}
-    assert Scratch().rate("conv1.0.weight", "fc") == 1.0
+    assert Scratch().rate("conv1.0.weight", "fc", 0.0) == 1.0
 
 
 def test_a_frozen_body_keeps_its_weights(small, file):
-    run = train(BASELINE + Transfer(str(file), freeze=True), small, images=256, model="test_resnet")
+    run = train(BASELINE + Transfer(str(file), freeze=1.0), small, images=256, model="test_resnet")
     state = begin(BASELINE + Transfer(str(file)), "test_resnet", 1, 10).state_dict()
     assert torch.equal(run.net.state_dict()["conv1.0.weight"], state["conv1.0.weight"])
     torch.manual_seed(0)
@@ -110,7 +114,7 @@ def test_no_network_no_imagenet(monkeypatch):
         given_state("imagenet", "resnet18")
 
 
-@pytest.mark.parametrize("wrong", [{"source": ""}, {"body_lr": 0.0}])
+@pytest.mark.parametrize("wrong", [{"source": ""}, {"body_lr": 0.0}, {"freeze": 1.5}])
 def test_refuses(wrong):
     with pytest.raises(ValueError, match="Transfer needs"):
         Transfer(**wrong)

@@ -19,9 +19,9 @@ MODES = ("triangular", "triangular2", "exp_range")  # fixed, halved, decaying up
 
 
 def height(
-    step: int,           # optimiser steps already taken
-    half: float,         # steps from a low point to the next high point
-    mode: str,           # one of MODES
+    step: int,  # optimiser steps already taken
+    half: float,  # steps from a low point to the next high point
+    mode: str,  # one of MODES
     gamma: float = 1.0,  # decay of the upper bound a step, for "exp_range"
 ) -> float:
     """Where a triangular cycle stands: 0 at the lower bound, 1 at the first upper bound."""
@@ -31,13 +31,13 @@ def height(
 
 
 def one_cycle(
-    step: int,      # optimiser steps already taken, below `steps`
-    steps: int,     # optimiser steps in the run
-    first: float,   # value at the first step
+    step: int,  # optimiser steps already taken, below `steps`
+    steps: int,  # optimiser steps in the run
+    first: float,  # value at the first step
     middle: float,  # value at the turning point
-    last: float,    # value at the last step
-    rise: float,    # share of the run before the turning point, in (0, 1)
-    anneal: str,    # "cos" or "linear"
+    last: float,  # value at the last step
+    rise: float,  # share of the run before the turning point, in (0, 1)
+    anneal: str,  # "cos" or "linear"
 ) -> float:
     """From `first` to `middle` to `last`; as torch's `OneCycleLR` with two phases."""
     turn, end = rise * steps - 1, steps - 1
@@ -67,7 +67,9 @@ class Cyclic:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES or self.half < 1:
-            raise ValueError(f"Cyclic needs half >= 1 and a mode of {', '.join(MODES)}, not {self}.")
+            raise ValueError(
+                f"Cyclic needs half >= 1 and a mode of {', '.join(MODES)}, not {self}."
+            )
         check_bounds(self, self.low, self.high)
 
     def lr_factor(self, step: int, steps: int, batch: int) -> float:
@@ -85,8 +87,8 @@ class OneCycle:
     """One rise to `peak` times the rate and one long fall; momentum in reverse."""
 
     peak: float = 10.0
-    rise: float = 0.25     # share of the run before the peak
-    div: float = 25.0      # peak / first rate
+    rise: float = 0.25  # share of the run before the peak
+    div: float = 25.0  # peak / first rate
     final_div: float = 1e4  # first rate / last rate
     anneal: str = "cos"
     momentum_low: float = 0.85

@@ -4,7 +4,7 @@
 |------------|------------------------------------------------------------------------------------|
 | formula    | mean over N processes of grad(loss of B/N images) = grad(mean loss of B images)    |
 | slot       | world (single)                                                                     |
-| cost       | one all-reduce of the gradients a step: 2 (N - 1) / N times their bytes sent by each |
+| cost       | one all-reduce of the gradients a step: each sends 2 (N - 1) / N times their bytes |
 | pays when  | a step computes for much longer than its gradients travel                          |
 | fails when | the net or the shard is small, or the processes share one device                   |
 | meets      | scaling (B grows with N), batch norm (each process sees B/N images only)           |
@@ -30,7 +30,7 @@ OWN_STATISTICS = {"forward_sync_buffers" if NEWER else "broadcast_buffers": Fals
 
 def shard(
     values: Tensor,  # (B, ...) the same on every process
-    rank: int,       # this process's number, 0 to processes - 1
+    rank: int,  # this process's number, 0 to processes - 1
     processes: int,
 ) -> Tensor:
     """Every `processes`-th row from `rank` on: disjoint, complete, sizes differ by 1 at most."""
@@ -65,6 +65,9 @@ class World:
         if self.processes > 1:
             for buffer in filter(Tensor.is_floating_point, model.buffers()):
                 self.reduce(buffer).div_(self.processes)
+
+
+ALONE = World()
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Distributed:
     def join(self) -> Iterator[World]:
         """Meet the other processes that torchrun started; alone there is nobody to meet."""
         if self.count() == 1 or "LOCAL_WORLD_SIZE" not in os.environ:
-            yield World()
+            yield ALONE
             return
         device = self.device()
         own_gpu = device.type == "cuda" and (

@@ -21,9 +21,9 @@ from torch import Tensor
 
 
 def mix(
-    x: Tensor,      # (N, C, H, W) images
-    q: Tensor,      # (N, K) target probabilities, rows sum to 1
-    lam: Tensor,    # () or (N,) share of the first image, in [0, 1]
+    x: Tensor,  # (N, C, H, W) images
+    q: Tensor,  # (N, K) target probabilities, rows sum to 1
+    lam: Tensor,  # () or (N,) share of the first image, in [0, 1]
     other: Tensor,  # (N,) which image each one is blended with
 ) -> tuple[Tensor, Tensor]:
     """The blended images and targets; neither input is changed."""

@@ -34,10 +34,10 @@ class LossScale:
     """Dynamic loss scaling by hand; the same numbers as `torch.amp.GradScaler`, step by step."""
 
     value: float = 2.0**16  # multiply the loss by this before backward
-    good: int = 0           # finite steps since the value last changed
+    good: int = 0  # finite steps since the value last changed
     growth: float = 2.0
     backoff: float = 0.5
-    interval: int = 2000    # finite steps after which the value grows
+    interval: int = 2000  # finite steps after which the value grows
 
     def unscale(
         self,

@@ -18,17 +18,17 @@ POWER = {"linear": 1.0, "sqrt": 0.5}  # linear for SGD, square root for Adam and
 
 
 def scale(
-    batch: int,      # images in one global batch
+    batch: int,  # images in one global batch
     reference: int,  # the batch at which the learning rate was tuned
-    rule: str,       # "linear" or "sqrt"
+    rule: str,  # "linear" or "sqrt"
 ) -> float:
     """By how much to multiply a learning rate that was tuned at the reference batch."""
     return (batch / reference) ** POWER[rule]
 
 
 def warm_up(
-    step: int,     # optimiser steps already taken
-    ramp: float,   # steps until the full rate
+    step: int,  # optimiser steps already taken
+    ramp: float,  # steps until the full rate
     start: float,  # share of the full rate at step 0, in (0, 1]
 ) -> float:
     """A straight ramp from `start` to 1; the same as torch's `LinearLR`."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 def smooth(
-    q: Tensor,   # (N, K) target probabilities, rows sum to 1
+    q: Tensor,  # (N, K) target probabilities, rows sum to 1
     eps: float,  # share given to all K classes alike, in [0, 1)
 ) -> Tensor:
     """The smoothed targets, (N, K); rows still sum to 1."""

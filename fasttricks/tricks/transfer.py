@@ -7,7 +7,7 @@
 | cost       | the other training, once; paid back after some reuses, or by somebody else's gift  |
 | pays when  | budgets are short or labels few, and the images are not too unlike                 |
 | fails when | the budget is long: then a random start gets as far                                |
-| meets      | one-cycle (a high peak forgets the body), freezing (cheaper steps, lower ceiling)  |
+| meets      | one-cycle (a high peak forgets the body); freezing makes steps cheaper still       |
 | paper      | Yosinski et al. 2014, arXiv 1411.1792                                              |
 """
 
@@ -18,9 +18,9 @@ from torch import Tensor
 
 
 def transplant(
-    own: dict[str, Tensor],    # the new model's state, by name
+    own: dict[str, Tensor],  # the new model's state, by name
     given: dict[str, Tensor],  # the other model's state, by name
-    head: str,                 # name of the classifier, e.g. "fc"; it is left as it is
+    head: str,  # name of the classifier, e.g. "fc"; it is left as it is
 ) -> dict[str, Tensor]:
     """The new state: the given body, the own head. Raises ValueError where a body differs.
 
@@ -55,7 +55,7 @@ class Scratch:
     slots: ClassVar[tuple[str, ...]] = ("start",)
     source: ClassVar[None] = None
 
-    def rate(self, name: str, head: str) -> float:
+    def rate(self, name: str, head: str, depth: float) -> float:
         """The factor of a parameter's learning rate."""
         return 1.0
 
@@ -66,7 +66,7 @@ class Transfer:
 
     source: str = "letters"
     body_lr: float = 1.0  # the body's learning rate, as a factor of the head's
-    freeze: bool = False  # keep the body's weights (its batch-norm statistics still follow)
+    freeze: float = 0.0  # share of the body's tensors, from the input on, that do not learn
 
     chapter: ClassVar[int] = 6
     slots: ClassVar[tuple[str, ...]] = ("start",)
@@ -76,9 +76,19 @@ class Transfer:
             raise ValueError("Transfer needs a source: letters, imagenet, or a weights file.")
         if self.body_lr <= 0:
             raise ValueError(f"Transfer needs body_lr above 0, not {self.body_lr}; see freeze.")
+        if not 0 <= self.freeze <= 1:
+            raise ValueError(f"Transfer needs freeze in [0, 1], not {self.freeze}.")
 
-    def rate(self, name: str, head: str) -> float:
-        """The factor of a parameter's learning rate; 0 says that it does not learn."""
+    def rate(
+        self,
+        name: str,  # of a parameter
+        head: str,  # name of the classifier
+        depth: float,  # where it stands in the model, 0 at the input, below 1
+    ) -> float:
+        """The factor of a parameter's learning rate; 0 says that it does not learn.
+
+        Batch-norm statistics follow the new images in frozen layers too.
+        """
         if is_head(name, head):
             return 1.0
-        return 0.0 if self.freeze else self.body_lr
+        return 0.0 if depth < self.freeze else self.body_lr

@@ -1,0 +1,125 @@
+"""Tables and figures of runs, and checked claims; all styling lives here."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .recipe import Recipe, name_of
+from .record import Run
+
+pd.set_option("display.max_colwidth", None, "display.width", 110)  # tables are shown whole
+
+Arms = Mapping[str, Sequence[Run]]  # runs that differ in their seed alone, by the arm's name
+STYLES = ("-", "--", ":", "-.")
+MARKS = ("o", "s", "^", "D")
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73")  # Okabe and Ito: told apart by all eyes
+
+
+def holds(true: bool, claim: str) -> None:
+    """Print a claim that holds; raise AssertionError where it does not."""
+    if not true:
+        raise AssertionError(f"does not hold: {claim}")
+    print(f"holds: {claim}")
+
+
+def mean_accuracy(runs: Sequence[Run]) -> float:
+    """Mean final validation accuracy."""
+    return sum(run.val_accuracy for run in runs) / len(runs)
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value."""
+    return float(pd.Series(values).median())
+
+
+def seconds_to_target(
+    runs: Sequence[Run],
+    clock: str = "train_seconds",  # or "wall_seconds"
+) -> float:
+    """An arm's median seconds if its mean accuracy is at the target, else infinity."""
+    if mean_accuracy(runs) < runs[0].target:
+        return math.inf
+    return median([getattr(run, clock) for run in runs])
+
+
+def speed_up(
+    runs: Sequence[Run],
+    reference: Sequence[Run],
+    clock: str = "train_seconds",
+) -> float:
+    """How many times sooner than the reference an arm is at the target; 0 for never."""
+    return seconds_to_target(reference, clock) / seconds_to_target(runs, clock)
+
+
+def table(arms: Arms) -> pd.DataFrame:
+    """A column an arm, as text; the first arm is what the others are compared with."""
+    first = next(iter(arms.values()))
+    return pd.DataFrame({name: column(runs, first) for name, runs in arms.items()})
+
+
+def column(runs: Sequence[Run], reference: Sequence[Run]) -> dict[str, str]:
+    """What the table says of one arm."""
+    found = sorted(run.val_accuracy for run in runs)
+    return {
+        "seconds to target, train clock": f"{seconds_to_target(runs):.1f}",
+        "seconds to target, cold wall": f"{seconds_to_target(runs, 'wall_seconds'):.1f}",
+        "images seen": f"{runs[0].images_seen:,}",
+        "images a second": f"{median([run.images_per_second for run in runs]):,.0f}",
+        "validation accuracy, mean": f"{mean_accuracy(runs):.4f}",
+        "lowest and highest": f"{found[0]:.4f} {found[-1]:.4f}",
+        "speed-up, train clock": f"{speed_up(runs, reference):.1f}",
+        "speed-up, cold wall": f"{speed_up(runs, reference, 'wall_seconds'):.1f}",
+        "processes, precision": f"{runs[0].processes}, {runs[0].precision}",
+        "runs": str(len(runs)),
+    }
+
+
+def recipe_table(recipe: Recipe) -> pd.DataFrame:
+    """A recipe's tricks, a row each: chapter, name, slots, settings."""
+    rows = [
+        {"chapter": t.chapter, "trick": name_of(t), "fills": ", ".join(t.slots), "as": repr(t)}
+        for t in recipe.tricks
+    ]
+    return pd.DataFrame(rows).set_index("chapter")
+
+
+def caption(run: Run) -> str:
+    """The hardware of a run, in one line."""
+    where = run.hardware["gpu"] or f"{run.hardware['cpu']}, {run.hardware['cores']} cores"
+    return f"{run.model}, {run.image_size}x{run.image_size} pixels, on {where}"
+
+
+def accuracy_against_time(arms: Arms) -> Figure:
+    """Validation accuracy against the train clock: a line a run, a mark at its end."""
+    figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
+    for (name, runs), style, mark, colour in zip(arms.items(), STYLES, MARKS, COLOURS):  # noqa: B905
+        for number, run in enumerate(runs):
+            _, seconds, accuracy = zip(*run.curve, strict=True)
+            label = f"{name} (n = {len(runs)})" if number == 0 else None
+            axes.plot(seconds, accuracy, style, color=colour, lw=1.2, alpha=0.8)
+            axes.plot(seconds[-1], accuracy[-1], mark, color=colour, label=label)
+    run = runs[0]
+    axes.axhline(run.target, color="grey", lw=0.8)
+    axes.annotate(
+        f"target {run.target:g}",
+        (1, run.target),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="bottom",
+        color="grey",
+    )
+    axes.set(
+        ylim=(run.target - 0.1, None),
+        xscale="log",
+        xlabel="train clock, seconds (log scale)",
+        ylabel="validation accuracy",
+        title=caption(run),
+    )
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,150 @@
+"""The command line, as its user meets it: results, records, a clear sentence for bad input."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fasttricks import BASELINE, Run, train
+from fasttricks.__main__ import main
+
+FEW = ["--images", "128", "--labels", "256", "--budget", "smoke"]
+
+
+def test_one_run_one_record(tmp_path, capsys):
+    record, weights = tmp_path / "run.json", tmp_path / "net.safetensors"
+    words = ["train", "--tricks", "mixup,smoothing", *FEW, "--test", "--seed", "3",
+             "--out", str(record), "--save", str(weights)]  # fmt: skip
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert len(out.strip().splitlines()) == 1
+    assert "time to target infinite" in out
+    stored = json.loads(record.read_text())
+    expected = {"schema", "recipe", "budget", "model", "image_size", "seed", "images_seen", "steps",
+                "processes", "device", "precision", "train_seconds", "eval_seconds", "wall_seconds",
+                "images_per_second", "val_accuracy", "test_accuracy", "target", "reached", "curve",
+                "hardware", "versions", "commit", "started"}  # fmt: skip
+    assert expected <= set(stored)
+    assert expected | {"data", "labels"} == set(stored)
+    run = Run.from_json(stored)
+    assert run.recipe.names == ("mixup", "smoothing")
+    assert (run.seed, run.images_seen, run.labels, run.reached) == (3, 128, 256, False)
+    assert run.seconds_to_target == run.wall_to_target == math.inf
+    assert run.wall_seconds > run.train_seconds
+    assert 0 <= run.test_accuracy <= 1
+    assert len(load_file(weights)) == len(torch.nn.Module.state_dict(train_again().net))
+    assert main(["train", "--recipe", str(record), *FEW]) == 0, "a record is a recipe"
+
+
+def train_again() -> Run:
+    """A run in this process, to compare names with."""
+    from fasttricks import load
+
+    return train(BASELINE, load().subset(128), images=64, budget="smoke")
+
+
+def test_records_of_another_schema_are_refused(tmp_path):
+    stored = train_again().to_json()
+    with pytest.raises(ValueError, match="schema is 0"):
+        Run.from_json({**stored, "schema": 0})
+    with pytest.raises(ValueError, match="does not know: extra"):
+        Run.from_json({**stored, "extra": 1})
+
+
+def test_pretrain_and_transfer(tmp_path, capsys):
+    weights = tmp_path / "letters.safetensors"
+    assert main(["pretrain", "--images", "512", "--budget", "smoke", "--out", str(weights)]) == 0
+    assert "512 images" in capsys.readouterr().out
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"tricks": [{"trick": "Transfer", "source": str(weights)}]}))
+    assert main(["train", "--recipe", str(recipe), *FEW]) == 0
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert "checksums right: 55,000 to train" in out
+    assert "test_resnet-letters.safetensors, checksum right" in out
+    assert torch.__version__ in out
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["pretrain"], ["info"]])
+def test_help_teaches(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([*command, "--help"])
+    assert left.value.code == 0
+    assert "fasttricks" in capsys.readouterr().out
+
+
+BAD = {
+    "unknown trick": (["--tricks", "mixup,magic"], "Unknown trick 'magic'"),
+    "named twice": (["--tricks", "mixup,mixup"], "named twice"),
+    "nothing to leave out": (["--tricks", "none", "--without", "mixup"], "no 'mixup' to leave out"),
+    "unknown model": (["--model", "resnet19"], "timm knows no model 'resnet19'"),
+    "no such data": (["--data", "nowhere"], "no data set 'nowhere'"),
+    "too few images": (["--images", "0"], "one batch"),
+    "too many labels": (["--labels", "60000"], "1 to 55000"),
+    "batch above labels": (["--labels", "10"], "that many images"),
+    "no processes": (["--processes", "0"], "1 or more"),
+    "too many processes": (["--processes", "64"], "may share"),
+    "indivisible": (["--processes", "7", "--share-devices"], "multiple of 7"),
+    "target": (["--target", "1.5"], "accuracy in (0, 1]"),
+    "seed": (["--seed", "-1"], "seed must be 0 or more"),
+    "image size": (["--image-size", "0"], "image_size"),
+    "unwritable": (["--out", "nowhere/run.json"], "cannot be written"),
+    "a folder": (["--save", "."], "cannot be written"),
+    "no recipe": (["--recipe", "nowhere.json"], "nowhere.json"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_one_sentence(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words, sentence = BAD[name]
+    assert main(["train", "--tricks", "smoothing", "--budget", "smoke", *words]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert sentence in said[0]
+    assert list(tmp_path.iterdir()) == [], "nothing half-written"
+
+
+SETTINGS = {
+    "alpha": ({"trick": "Mixup", "alpha": 0}, "alpha above 0"),
+    "epsilon": ({"trick": "LabelSmoothing", "eps": 1.0}, "eps in [0, 1)"),
+    "batch": ({"trick": "LRScaling", "batch": 0}, "batch and reference"),
+    "unknown class": ({"trick": "Magic"}, "Unknown trick 'Magic'"),
+    "unknown setting": ({"trick": "Mixup", "beta": 1}, "This is no recipe"),
+    "missing weights": ({"trick": "Transfer", "source": "none.safetensors"}, "are missing"),
+    "wrong shapes": ({"trick": "Transfer", "source": "other.safetensors"}, "do not fit"),
+    "broken weights": (
+        {"trick": "Transfer", "source": "broken.safetensors"},
+        "no whole safetensors",
+    ),
+    "unsafe weights": ({"trick": "Transfer", "source": "broken.pth"}, "not safe to load"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_bad_recipes_get_one_sentence(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    trick, sentence = SETTINGS[name]
+    save_file({"conv1.0.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights")
+    (tmp_path / "broken.pth").write_bytes(b"no weights")
+    (tmp_path / "recipe.json").write_text(json.dumps({"tricks": [trick]}))
+    assert main(["train", "--recipe", "recipe.json", *FEW, "--out", "run.json"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert sentence in said[0]
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_from_the_shell():
+    command = [sys.executable, "-m", "fasttricks", "train", "--tricks", "magic"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("fasttricks: Unknown trick 'magic'")

@@ -1,0 +1,142 @@
+"""Notebooks are whole, clean and paired; nbval, as we run it, cannot be fooled."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CHECK = "nbval-check-output"
+
+
+def test_there_are_notebooks():
+    assert [path.stem for path in NOTEBOOKS] == [
+        path.stem for path in sorted((ROOT / "notebooks").glob("[0-9]*.py"))
+    ]
+    assert NOTEBOOKS
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_run_once_from_top_to_bottom(notebook):
+    cells = code(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    kinds = [out for cell in cells for out in cell.outputs]
+    assert not [out for out in kinds if out.output_type == "error" or out.get("name") == "stderr"]
+    assert "widgets" not in notebook.metadata
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.metadata.accelerator == "GPU"
+
+
+def test_something_is_checked_and_nothing_skipped(notebook):
+    tags = [tag for cell in code(notebook) for tag in cell.metadata.get("tags", ())]
+    assert CHECK in tags
+    assert not [tag for tag in tags if "skip" in tag or "ignore" in tag]
+    assert not re.search("NBVAL_(SKIP|IGNORE)", "".join(cell.source for cell in code(notebook)))
+
+
+def test_no_line_that_can_fail_unseen(notebook):
+    for cell in code(notebook):
+        assert not re.search(r"^\s*[%!]", cell.source, re.M), cell.source
+        for call in re.findall(r"subprocess\.run\([^\n]*", cell.source):
+            assert "check=True" in call
+        assert not re.search(r"import \*", cell.source)
+
+
+def test_opens_with_its_title(notebook):
+    titles = [line for cell in notebook.cells if cell.cell_type == "markdown"
+              for line in cell.source.splitlines() if line.startswith("# ")]  # fmt: skip
+    assert len(titles) == 1
+    assert notebook.cells[0].source.startswith(titles[0])
+
+
+def test_the_first_cell_knows_where_the_course_lives(notebook):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f'"{project["urls"]["repository"]}"' in code(notebook)[0].source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_twins_are_equal(path):
+    one, other = jupytext.read(path), jupytext.read(path.with_suffix(".py"))
+
+    def plain(notebook):
+        return [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in notebook.cells]
+
+    assert plain(one) == plain(other)
+
+
+def cell(source, tag=None, count=1, text=None):
+    made = nbformat.v4.new_code_cell(source, execution_count=count)
+    made.metadata["tags"] = [tag] if tag else []
+    if text:
+        made.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+    return made
+
+
+BROKEN = {
+    "good": [cell("print('a')", CHECK, 1, "a\n")],
+    "false_claim": [cell("print('b')", CHECK, 1, "a\n")],
+    "error": [cell("1/0")],
+    "failing_magic": [cell("%run nowhere.py")],
+    "never_run": [cell("print('a')", CHECK, None)],
+    "does_not_raise": [cell("1", "raises-exception")],
+    "does_raise": [cell("1/0", "raises-exception")],
+    "dead_kernel": [cell("import os, time; os.kill(os.getpid(), 9); time.sleep(60)")],
+}
+
+
+def test_nbval_cannot_be_fooled(tmp_path):
+    shutil.copy(ROOT / "notebooks" / "conftest.py", tmp_path)
+    for name, cells in BROKEN.items():
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-q", "-rA",
+               "--nbval-cell-timeout=50", "-p", "no:cacheprovider", str(tmp_path)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=tmp_path)
+    verdicts = dict(
+        reversed(v) for v in re.findall(r"^(PASSED|FAILED) (\w+)\.ipynb", done.stdout, re.M)
+    )
+    good = {"good", "does_raise"}
+    assert verdicts == {n: "PASSED" if n in good else "FAILED" for n in BROKEN}, done.stdout
+
+
+def test_environment_and_pyproject_are_in_step():
+    environment = (ROOT / "environment.yml").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = re.findall(r"^\s*- (.+?)\s*$", environment, re.M)
+    assert "-e .[dev]" in listed
+    assert f"python{project['requires-python']}" in listed
+    assert set(listed) == {
+        "conda-forge",
+        "-e .[dev]",
+        "pip",
+        "pip:",
+        f"python{project['requires-python']}",
+    }
+    for requirement in project["dependencies"]:
+        assert "<" not in requirement, "floors only"
+        assert "==" not in requirement, "floors only"
+
+
+def test_stored_weights_tell_how_they_were_made():
+    for path in (ROOT / "data" / "weights").glob("*.safetensors"):
+        header = path.read_bytes()
+        size = int.from_bytes(header[:8], "little")
+        note = json.loads(header[8 : 8 + size])["__metadata__"]
+        assert int(note["images"]) > 0
+        assert float(note["seconds"]) > 0
+        assert note["command"].startswith("python -m fasttricks pretrain")
