@@ -4,7 +4,7 @@ from .budget import BASELINE, SEVEN, Budget, choose_budget
 from .data import Data, load
 from .recipe import Recipe
 from .record import Run
-from .train import pretrain, train
+from .train import pretrain, train, train_arms
 from .tricks import (
     Cyclic,
     Distributed,
@@ -36,4 +36,5 @@ __all__ = [
     "load",
     "pretrain",
     "train",
+    "train_arms",
 ]

@@ -52,11 +52,11 @@ def warp(
 ) -> Tensor:
     """Glyphs turned, sheared, stretched, moved and shaded, (N, 1, S, S) floats, 0 to 255."""
     size, n = x.shape[-1], noise.to(torch.float32) * 2 - 1  # uniform in [-1, 1)
-    angle, shear, zoom = n[:, 0] * 0.5, n[:, 1] * 0.4, torch.exp(n[:, 2] * 0.35 - 0.25)
-    stretch = torch.exp(n[:, 3] * 0.3)
+    angle, shear, zoom = n[:, 0] * 0.2, n[:, 1] * 0.15, torch.exp(n[:, 2] * 0.25 - 0.25)
+    stretch = torch.exp(n[:, 3] * 0.2)
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
     rows = torch.stack(
-        [cos * stretch, shear - sin, n[:, 4] * 0.2, sin * stretch, cos, n[:, 5] * 0.2], 1
+        [cos * stretch, shear - sin, n[:, 4] * 0.08, sin * stretch, cos, n[:, 5] * 0.08], 1
     )
     grid = F.affine_grid(rows.view(-1, 2, 3), [len(x), 1, size, size], align_corners=False)
     ink = F.grid_sample(x.float() / 255, grid, align_corners=False)

@@ -123,3 +123,58 @@ def accuracy_against_time(arms: Arms) -> Figure:
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
     return figure
+
+
+def accuracy_table(arms: Arms) -> pd.DataFrame:
+    """A column an arm, at a fixed number of images; gains are of runs that share a seed."""
+    first = next(iter(arms.values()))
+    rows = {}
+    for name, runs in arms.items():
+        found = pd.Series([run.val_accuracy for run in runs])
+        gains = found - pd.Series([run.val_accuracy for run in first])
+        rows[name] = {
+            "validation accuracy, mean": f"{found.mean():.4f}",
+            "lowest and highest": f"{found.min():.4f} {found.max():.4f}",
+            "gain over the first arm, points": f"{100 * gains.mean():+.2f}",
+            "lowest and highest gain": f"{100 * gains.min():+.2f} {100 * gains.max():+.2f}",
+            "seconds, median": f"{median([run.train_seconds for run in runs]):.1f}",
+            "images": f"{runs[0].images_seen:,}",
+            "runs": str(len(runs)),
+        }
+    return pd.DataFrame(rows)
+
+
+def plot(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],  # x and y by label
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    scale: str = "linear",  # of x: "linear" or "log"
+    marks: bool = False,  # a mark at each point
+) -> Figure:
+    """Lines that are told apart in black and white too."""
+    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    for number, (label, (x, y)) in enumerate(lines.items()):
+        style, colour = STYLES[number % 4], COLOURS[number % 4]
+        axes.plot(x, y, style, color=colour, label=label, marker=MARKS[number % 4] if marks else "")
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title, xscale=scale)
+    if len(lines) > 1:
+        axes.legend()
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def show(
+    images: Sequence,  # (C, H, W) or (H, W) each, tensors or arrays
+    titles: Sequence[str],
+) -> Figure:
+    """A row of images, each with a title above it."""
+    figure, axes = plt.subplots(
+        1, len(images), figsize=(1.6 * len(images), 2), squeeze=False, layout="constrained"
+    )
+    for ax, image, title in zip(axes[0], images, titles, strict=True):
+        picture = image if image.ndim == 2 else image.permute(1, 2, 0).squeeze(-1)
+        ax.imshow(picture, cmap="gray")
+        ax.set_title(title, fontsize=9)
+        ax.axis("off")
+    return figure

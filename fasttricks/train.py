@@ -20,7 +20,7 @@ from .recipe import Recipe
 from .record import Run
 from .tricks import LRScaling, MixedPrecision, OneCycle
 
-LETTERS = 1_200_000  # glyphs that the letters weights have seen
+LETTERS = 4_000_000  # glyphs that the letters weights have seen
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,22 @@ def train(
     return train_here(job, data, started)
 
 
+def train_arms(
+    recipes: dict[str, Recipe],  # by the arm's name
+    data: Data,
+    *,
+    images: int | None = None,  # images to see; the budget's unless given
+    seeds: int | None = None,  # runs an arm; the budget's unless given
+) -> dict[str, list[Run]]:
+    """Train every recipe with the same seeds, the arms taking turns; the runs by arm."""
+    arms: dict[str, list[Run]] = {name: [] for name in recipes}
+    for seed in range(seeds or choose_budget().seeds):
+        for name, recipe in recipes.items():
+            run = train(recipe, data, images=images, seed=seed, label=f"{name}, seed {seed}")
+            arms[name].append(run)
+    return arms
+
+
 def prepare_weights(job: Job) -> None:
     """Find out before training whether the first weights can be had; make the letters' if not."""
     source, file = job.recipe.start.source, models.letters_file(job.model)
@@ -212,7 +228,7 @@ def pretrain(
         "images": str(run.images_seen),
         "seconds": f"{run.train_seconds:.1f}",
         "val_accuracy": f"{run.val_accuracy:.4f}",
-        "cpu": run.hardware["cpu"],
+        "cpu": f"{run.hardware['cpu']}, {run.hardware['threads']} threads",
         "gpu": str(run.hardware["gpu"]),
     }
     save(run, out, note)

@@ -1,0 +1,470 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,accelerator
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5. Label smoothing
+#
+# A classifier is usually asked for certainty: *this is a shirt, and nothing else, at all*. Label
+# smoothing asks for a little less. It is one line of code, costs nothing, and changes what the network
+# says about its own doubt. This chapter shows what it does to accuracy, what it does to confidence, and
+# when it is too much.
+#
+# About 15 minutes to read, and two to run.
+
+# %% [markdown]
+# The first cell makes a bare Colab or Kaggle ready. Where the course is installed, it does nothing.
+
+# %%
+import importlib.util
+import subprocess
+import sys
+
+HOME = "https://github.com/fast-tricks/fast-tricks"
+if importlib.util.find_spec("fasttricks") is None:
+    subprocess.run(["git", "clone", "--depth=1", HOME, "fast-tricks"], check=True)
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "-e", "fast-tricks"]
+    subprocess.run(install, check=True)
+    sys.path.insert(0, "fast-tricks")
+
+# %% [markdown]
+# The budget follows the device. It says which network we train, on how many images, and how often.
+
+# %%
+from fasttricks import BASELINE, LabelSmoothing, choose_budget, load, train, train_arms
+
+budget, data = choose_budget(), load()
+budget
+
+# %% [markdown]
+# Here is the card of the trick, straight from the top of its file. Come back to it at the end.
+
+# %%
+from IPython.display import Markdown
+
+from fasttricks.tricks import smoothing
+
+Markdown(smoothing.__doc__)
+
+# %% [markdown]
+# ## The hurt: sure, and wrong
+#
+# We give a network few images and much time: 1,000 labels, seen over and over. That is how many
+# projects begin.
+
+# %%
+few = data.subset(1000)
+plain = train(BASELINE, few, images=budget.images)
+
+# %% [markdown]
+# What does it think of the 5,000 validation images, which it has never seen? For each image we take the
+# largest of the ten probabilities. That is the network's *confidence*.
+
+# %%
+from fasttricks.loop import probabilities
+
+chances = probabilities(plain.net, data, data.val)
+confidence, guess = chances.max(1)
+right = guess == data.val.y
+
+# %% [markdown]
+# An honest network that says "90 % sure" is right nine times out of ten. We sort the images into ten
+# bins by confidence, and compare each bin's confidence with its share of right answers.
+
+# %%
+import torch
+
+bins = (confidence * 10).long().clamp_max(9)
+full = [number for number in range(10) if (bins == number).sum() > 20]
+said = [confidence[bins == number].mean().item() for number in full]
+true = [right[bins == number].float().mean().item() for number in full]
+
+# %% [markdown]
+# This plot is called a *reliability diagram*. The dashed line is honesty.
+
+# %%
+import matplotlib.pyplot as plt
+
+from fasttricks.report import accuracy_table, holds, plot
+
+lines = {"what we got": (said, true), "honest": ([0.2, 1], [0.2, 1])}
+plot(lines, "confidence", "share of right answers", f"{len(few.train):,} labels, plain", marks=True)
+plt.show()
+
+# %% [markdown]
+# Where the solid line runs below the dashed one, the network is surer than it should be. It has learned
+# its 1,000 labels by heart, and speaks about new images in the same tone.
+#
+# One number sums the picture up. The **expected calibration error** (ECE) is the gap between the two
+# lines, averaged over the images.
+
+
+# %%
+def calibration_error(chances, y):
+    confidence, guess = chances.max(1)
+    bins, off = (confidence * 10).long().clamp_max(9), 0.0
+    for number in bins.unique():
+        here = bins == number
+        gap = confidence[here].mean() - (guess[here] == y[here]).float().mean()
+        off += here.float().mean() * gap.abs()
+    return float(off)
+
+
+print(f"expected calibration error: {calibration_error(chances, data.val.y):.3f}")
+
+# %% [markdown]
+# ## By hand: why a softmax never arrives
+#
+# Where does the overconfidence come from? Take one image, four classes, and a network that already
+# prefers the right class by some gap in its logits.
+
+# %%
+import math
+
+
+def chance_of_right(gap, classes=4):
+    return math.exp(gap) / (math.exp(gap) + classes - 1)
+
+
+[round(chance_of_right(gap), 4) for gap in (1, 2, 4, 8)]
+
+# %% [markdown]
+# The probability of the right class creeps towards 1 and never gets there. The loss is the negative
+# logarithm of it, so it always has a little left to gain from a wider gap.
+
+# %%
+gaps = [gap / 10 for gap in range(121)]
+onehot = [-math.log(chance_of_right(gap)) for gap in gaps]
+
+
+# %% [markdown]
+# Now we ask for less. Of the certainty 1 we take a share of 0.1, and give it to all four classes alike.
+# The right class is left with 0.925, the three others get 0.025 each.
+
+
+# %%
+def smoothed_loss(gap, eps=0.1, classes=4):
+    p = chance_of_right(gap)
+    other = (1 - p) / (classes - 1)
+    share = eps / classes
+    return -(1 - eps + share) * math.log(p) - (classes - 1) * share * math.log(other)
+
+
+smooth_line = [smoothed_loss(gap) for gap in gaps]
+plot(
+    {"target 1": (gaps, onehot), "smoothed by 0.1": (gaps, smooth_line)},
+    "gap in logits between the right class and the others",
+    "loss of one image",
+)
+plt.show()
+
+# %% [markdown]
+# The solid curve falls for ever: the network is paid for widening the gap without end. The dashed curve
+# has a lowest point. Beyond it, more certainty costs.
+#
+# Where is that point? Set the probabilities equal to the targets, and take the logarithm of their
+# ratio.
+
+
+# %%
+def best_gap(eps, classes):
+    return math.log((1 - eps + eps / classes) / (eps / classes))
+
+
+lowest = gaps[smooth_line.index(min(smooth_line))]
+print(f"by formula {best_gap(0.1, 4):.2f}, read off the curve {lowest:.1f}")
+
+# %% tags=["nbval-check-output"]
+from itertools import pairwise
+
+holds(abs(lowest - best_gap(0.1, 4)) < 0.06, "the curve is lowest where the formula says")
+falling = all(a > b for a, b in pairwise(onehot))
+holds(falling, "with a target of 1 a wider gap is always better")
+
+# %% [markdown]
+# For our ten classes, the gap that the loss asks for depends on epsilon like this:
+
+# %%
+shares = [0.01 * number for number in range(1, 100)]
+ideal = [best_gap(eps, 10) for eps in shares]
+plot({"ten classes": (shares, ideal)}, "epsilon", "best gap in logits")
+plt.show()
+
+# %% [markdown]
+# A little smoothing already turns an endless gap into a modest one. Near epsilon = 1 nothing is left to
+# tell the classes apart.
+#
+# ## Write it
+#
+# The trick is a map on targets. A target is a row of ten probabilities, so smoothing is one line:
+
+
+# %%
+def smooth(q, eps):
+    return (1 - eps) * q + eps / q.shape[1]
+
+
+# %% [markdown]
+# Look at it. Row one is a sure target, row two is already blended, as mixup would leave it.
+
+# %%
+q = torch.tensor([[1.0, 0, 0, 0], [0, 0.5, 0.5, 0]])
+smooth(q, 0.1)
+
+# %% [markdown]
+# ## Check it
+#
+# First, our function is the one that the package uses, and rows of probabilities stay rows of
+# probabilities.
+
+# %% tags=["nbval-check-output"]
+logits, y = torch.randn(64, 10), torch.arange(64) % 10
+onehots = torch.nn.functional.one_hot(y, 10).float()
+holds(torch.equal(smooth(onehots, 0.1), smoothing.smooth(onehots, 0.1)), "ours is the package's")
+sums = LabelSmoothing(0.3).batch_map(None, onehots, None)[1].sum(1)
+holds(torch.allclose(sums, torch.ones(64)), "smoothed rows sum to 1")
+
+# %% [markdown]
+# Second, the loss on smoothed targets is the loss that torch and timm compute when they are asked to
+# smooth.
+
+# %% tags=["nbval-check-output"]
+from timm.loss import LabelSmoothingCrossEntropy
+from torch.nn.functional import cross_entropy
+
+ours = cross_entropy(logits, smooth(onehots, 0.1))
+torchs = cross_entropy(logits, y, label_smoothing=0.1)
+holds(abs(ours - torchs).item() < 1e-6, "torch's label_smoothing gives the same loss")
+timms = LabelSmoothingCrossEntropy(0.1)(logits, y)
+holds(abs(ours - timms).item() < 1e-6, "timm's LabelSmoothingCrossEntropy gives the same loss")
+
+# %% [markdown]
+# A warning about names. Some texts give nothing to the right class and eps / (K - 1) to each of the
+# others. That is the same family with another epsilon. We follow torch.
+#
+# Third, a law. Smoothing is a straight line in q, and mixup blends two rows. So it does not matter which
+# comes first, and the two tricks can be added in any order.
+
+# %% tags=["nbval-check-output"]
+from fasttricks.tricks.mixup import mix
+
+pictures, lam, other = torch.rand(64, 1, 4, 4), torch.tensor(0.3), torch.randperm(64)
+before = mix(pictures, smooth(onehots, 0.1), lam, other)[1]
+after = smooth(mix(pictures, onehots, lam, other)[1], 0.1)
+holds(torch.allclose(before, after, atol=1e-6), "smoothing and mixing commute")
+
+# %% [markdown]
+# ## Use it
+#
+# Now the real question. Two recipes, the same seeds, the same number of images, fresh networks.
+
+# %%
+arms = train_arms({"plain": BASELINE, "smoothed": BASELINE + LabelSmoothing(0.1)}, data)
+accuracy_table(arms)
+
+# %% [markdown]
+# Read *lowest and highest gain* first: it compares runs that share a seed. Where that range includes
+# zero, so few runs do not tell the two apart. Then read *seconds*: the trick should cost none.
+#
+# How did they get there? Here is the first seed's accuracy on the way.
+
+# %%
+curves = {
+    name: ([p[0] for p in runs[0].curve], [p[2] for p in runs[0].curve])
+    for name, runs in arms.items()
+}
+plot(curves, "images seen", "validation accuracy", "one seed each", marks=True)
+plt.show()
+
+# %% [markdown]
+# The curves cross or run side by side early on, for smoothing also makes each step a little less
+# decided. Do not expect a different *speed of learning* from this trick alone.
+#
+# Confidence is another matter. We compare the two networks on the same validation images.
+
+# %%
+thoughts = {name: probabilities(runs[0].net, data, data.val) for name, runs in arms.items()}
+for name, found in thoughts.items():
+    error = calibration_error(found, data.val.y)
+    print(
+        f"{name:9} mean confidence {found.max(1).values.mean():.3f}, calibration error {error:.3f}"
+    )
+
+# %% tags=["nbval-check-output"]
+sure = {name: found.max(1).values.mean().item() for name, found in thoughts.items()}
+holds(sure["smoothed"] < sure["plain"], "the smoothed network is less sure of itself")
+
+# %% [markdown]
+# That is not always good news. A network that has seen each image once or twice is rarely too sure, and
+# smoothing then makes it *too modest*: its calibration error rises. The trick pays where the hurt was,
+# on few labels and long training. So let us go back there.
+
+# %%
+smoothed = train(BASELINE + LabelSmoothing(0.1), few, images=budget.images)
+both = {"plain": chances, "smoothed": probabilities(smoothed.net, data, data.val)}
+for name, found in both.items():
+    error = calibration_error(found, data.val.y)
+    score = (found.argmax(1) == data.val.y).float().mean()
+    print(f"{name:9} accuracy {score:.3f}, calibration error {error:.3f}")
+
+# %% [markdown]
+# Same labels, same images seen. Compare the two errors: smoothing took away certainty that had no
+# ground.
+#
+# ## Break it
+#
+# If a little is good, is more better? We go up to 0.9, on half as many images each.
+
+# %%
+sweep = {}
+for eps in (0.0, 0.1, 0.3, 0.6, 0.9):
+    recipe = BASELINE + LabelSmoothing(eps)
+    sweep[eps] = train(recipe, data, images=budget.images // 2, label=f"epsilon {eps}")
+
+# %% [markdown]
+# First the confidence, then the accuracy.
+
+# %%
+modest = [
+    probabilities(run.net, data, data.val).max(1).values.mean().item() for run in sweep.values()
+]
+scores = [run.val_accuracy for run in sweep.values()]
+lines = {"mean confidence": (list(sweep), modest), "validation accuracy": (list(sweep), scores)}
+plot(lines, "epsilon", "share of 1", "one seed each", marks=True)
+plt.show()
+
+# %% [markdown]
+# Confidence falls with epsilon, as it must. Accuracy holds out far longer than one would think: the
+# *order* of the ten probabilities survives even when they are nearly equal. What is lost is the meaning
+# of the probability, and, at the far end, speed: every image asks for nearly the same answer, so each
+# says little.
+
+# %% tags=["nbval-check-output"]
+ordered = all(a > b for a, b in pairwise(modest))
+holds(ordered, "the more smoothing, the less confidence")
+holds(modest[-1] < 0.5, "smoothed by 0.9, the network is not sure of anything any more")
+
+# %% [markdown]
+# ## Questions
+#
+# **1. Why does a one-hot target push logits apart for ever?**
+#
+# <details><summary>Answer</summary>The softmax reaches 1 only at an infinite gap, and the loss falls all
+# the way there.</details>
+#
+# **2. With ten classes and epsilon 0.1, what does the right class get?**
+#
+# <details><summary>Answer</summary>0.9 + 0.1 / 10 = 0.91. In torch's convention the right class has its
+# share too.</details>
+#
+# **3. Why can smoothing be applied before or after mixup?**
+#
+# <details><summary>Answer</summary>It is affine in the target, and mixup's blend is convex: the shares sum
+# to 1, so the constant part survives unchanged.</details>
+#
+# **4. Your smoothed network has a training loss that stops at 0.5. Is it stuck?**
+#
+# <details><summary>Answer</summary>Perhaps not: the smoothed loss has a lowest value above zero, the
+# entropy of its targets.</details>
+#
+# **5. When would you rather not smooth?**
+#
+# <details><summary>Answer</summary>When runs are short and the network is not overconfident anyway, or when
+# another network is to learn from its probabilities (Müller et al. 2019).</details>
+#
+# ## Exercises
+#
+# Replace `raise NotImplementedError` by your code and run the cell. A wrong answer gets a hint.
+#
+# **Exercise 1.** Return the gap in logits at which the smoothed loss is lowest, for any epsilon and any
+# number of classes.
+
+
+# %%
+from fasttricks.exercises import check
+
+
+def gap(eps, classes):
+    raise NotImplementedError
+
+
+check("smoothing", 1, gap)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def gap(eps, classes):
+#     return math.log((1 - eps + eps / classes) / (eps / classes))
+# ```
+#
+# </details>
+#
+# **Exercise 2.** Write the other convention: the right class keeps 1 - eps, and each other class gets
+# eps / (K - 1). It must work on blended rows as well.
+
+
+# %%
+def other_smooth(q, eps):
+    raise NotImplementedError
+
+
+check("smoothing", 2, other_smooth)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def other_smooth(q, eps):
+#     return (1 - eps) * q + eps * (1 - q) / (q.shape[1] - 1)
+# ```
+#
+# </details>
+#
+# **Exercise 3.** Write the expected calibration error for ten bins without looking above.
+
+
+# %%
+def ece(chances, y):
+    raise NotImplementedError
+
+
+check("smoothing", 3, ece)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def ece(chances, y):
+#     confidence, guess = chances.max(1)
+#     bins, off = (confidence * 10).long().clamp_max(9), 0.0
+#     for number in bins.unique():
+#         here = bins == number
+#         gap = confidence[here].mean() - (guess[here] == y[here]).float().mean()
+#         off += float(here.float().mean() * gap.abs())
+#     return off
+# ```
+#
+# </details>
+#
+# ## Further reading
+#
+# - Szegedy et al. 2015, [arXiv 1512.00567](https://arxiv.org/abs/1512.00567), section 7: where it was
+#   first written down.
+# - Guo et al. 2017, [arXiv 1706.04599](https://arxiv.org/abs/1706.04599): calibration of modern networks,
+#   and the reliability diagram.
+# - Müller et al. 2019, [arXiv 1906.02629](https://arxiv.org/abs/1906.02629): when smoothing helps, and why
+#   smoothed teachers teach worse.
