@@ -39,6 +39,7 @@ lint: $(READY)  ## style of code and notebooks
 
 notebooks: $(READY)  ## execute all notebooks again and keep their outputs
 	@$(BIN)/python tools/execute.py --in-place $(basename $(notdir $(wildcard notebooks/0*.py)))
+	@$(BIN)/python tools/readme.py
 
 clean:  ## remove what was set up and built
 	rm -rf $(VENV) build

@@ -98,7 +98,8 @@ def parser() -> argparse.ArgumentParser:
     pre.add_argument("--source", default="letters", choices=["letters"], help="the source task")
     pre.add_argument("--out", type=Path, metavar="FILE", help="the safetensors file [the cache]")
 
-    for command in (run, pre):
+    enough = "what the budget gives all seven tricks, or plain training"
+    for command, default in ((run, enough), (pre, f"{LETTERS:,}")):
         command.add_argument(
             "--budget", choices=list(BUDGETS), help="sizes of everything [the device's]"
         )
@@ -108,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--image-size", type=int, metavar="S", help="pixels a side [the budget's]"
         )
-        command.add_argument("--images", type=int, metavar="N", help="images to see [the budget's]")
+        command.add_argument("--images", type=int, metavar="N", help=f"images to see [{default}]")
         command.add_argument(
             "--seed", type=int, default=0, metavar="S", help="of all randomness [0]"
         )
@@ -148,12 +149,12 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     return recipe
 
 
-def images_of(options: argparse.Namespace, recipe: Recipe) -> int:
-    """The images to see: as asked, else as many as the budget gives plain or tricked training."""
+def images_of(options: argparse.Namespace) -> int:
+    """The images to see: as asked, else what the budget gives all seven, or plain training."""
     budget = choose_budget(options.budget)
     if options.images is not None:
         return options.images
-    return budget.whole if len(recipe.tricks) > 1 else budget.plain
+    return budget.whole if options.tricks == "all" and not options.recipe else budget.plain
 
 
 def run_train(options: argparse.Namespace) -> None:
@@ -171,7 +172,7 @@ def run_train(options: argparse.Namespace) -> None:
     run = train(
         recipe,
         data,
-        images=images_of(options, recipe),
+        images=images_of(options),
         seed=options.seed,
         target=options.target,
         model=options.model,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 
 from .recipe import Recipe, name_of
@@ -173,8 +174,9 @@ def show(
         1, len(images), figsize=(1.6 * len(images), 2), squeeze=False, layout="constrained"
     )
     for ax, image, title in zip(axes[0], images, titles, strict=True):
-        picture = image if image.ndim == 2 else image.permute(1, 2, 0).squeeze(-1)
-        ax.imshow(picture, cmap="gray")
+        picture = torch.as_tensor(image).cpu()
+        picture = picture if picture.ndim == 2 else picture.permute(1, 2, 0).squeeze(-1)
+        ax.imshow(picture.numpy(), cmap="gray")
         ax.set_title(title, fontsize=9)
         ax.axis("off")
     return figure

@@ -95,20 +95,20 @@ def train(
     data = data or load()
     size = choose_budget(budget)
     job = Job(
-        recipe,
-        size.name,
-        data.name,
-        len(data.train),
-        model or size.model,
-        size.image_size if image_size is None else image_size,
-        size.images if images is None else images,
-        seed,
-        size.target if target is None else target,
-        evaluations,
-        test,
-        label or " + ".join(("plain", *recipe.names)),
+        recipe=recipe,
+        budget=size.name,
+        data=data.name,
+        labels=len(data.train),
+        model=model or size.model,
+        image_size=size.image_size if image_size is None else image_size,
+        images=size.images if images is None else images,
+        seed=seed,
+        target=size.target if target is None else target,
+        evaluations=evaluations,
+        test=test,
+        label=label or " + ".join(("plain", *recipe.names)),
     )
-    prepare_weights(job)
+    prepare(job, data)
     if not launched() and (fresh or recipe.world.count() > 1):
         if not data.named:
             raise ValueError(
@@ -135,14 +135,25 @@ def train_arms(
     return arms
 
 
-def prepare_weights(job: Job) -> None:
-    """Find out before training whether the first weights can be had; make the letters' if not."""
-    source, file = job.recipe.start.source, models.letters_file(job.model)
-    if source == "letters" and not file.exists() and not launched():
+def prepare(job: Job, data: Data) -> None:
+    """Find out before training whether weights and model will do; make letters weights if not.
+
+    Raises FileNotFoundError or ValueError with what to do.
+    """
+    file = models.letters_file(job.model)
+    if job.recipe.start.source == "letters" and not file.exists() and not launched():
         file.parent.mkdir(parents=True, exist_ok=True)
         pretrain(job.model, file, image_size=job.image_size)
-    if source:
-        models.begin(job.recipe, job.model, 1, 2)
+    with torch.random.fork_rng(), torch.inference_mode():
+        net = models.begin(job.recipe, job.model, data.channels, len(data.classes)).eval()
+        try:
+            net(torch.zeros(1, data.channels, job.image_size, job.image_size))
+        except (AssertionError, RuntimeError) as error:
+            size = net.pretrained_cfg["input_size"][-1]
+            raise ValueError(
+                f"{job.model} cannot take images of {job.image_size} pixels a side "
+                f"({str(error).splitlines()[0]}); try --image-size {size}."
+            ) from None
 
 
 def train_here(

@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from fasttricks.exercises import check
+from fasttricks.exercises import judge
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 CHAPTERS = {path.stem: path for path in (Path(__file__).parent / "chapters").glob("[a-z]*.py")}
@@ -53,14 +53,14 @@ def test_exercises(chapter, number):
     assert len(found) == 3
     exec(found[number - 1], names)
     made = [name for name in names if name not in known and name != "__builtins__"]
-    assert check(chapter, number, names[made[-1]]) == "solved"
+    assert judge(chapter, number, names[made[-1]]) == "solved"
 
     def stub(*args):
         raise NotImplementedError
 
-    assert check(chapter, number, stub) == "not solved yet"
+    assert judge(chapter, number, stub) == "not solved yet"
     wrong = import_module(f"chapters.{chapter}").WRONG[number]
-    verdicts = [check(chapter, number, answer) for answer in wrong]
+    verdicts = [judge(chapter, number, answer) for answer in wrong]
     assert len(verdicts) >= 2
     assert all(verdict.startswith("not yet: ") for verdict in verdicts)
     assert not [verdict for verdict in verdicts if "raised" in verdict], "a hint that helps"

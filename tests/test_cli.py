@@ -85,6 +85,7 @@ BAD = {
     "named twice": (["--tricks", "mixup,mixup"], "named twice"),
     "nothing to leave out": (["--tricks", "none", "--without", "mixup"], "no 'mixup' to leave out"),
     "unknown model": (["--model", "resnet19"], "timm knows no model 'resnet19'"),
+    "image size of a model": (["--model", "test_vit"], "cannot take images of 28 pixels"),
     "no such data": (["--data", "nowhere"], "no data set 'nowhere'"),
     "too few images": (["--images", "0"], "one batch"),
     "too many labels": (["--labels", "60000"], "1 to 55000"),

@@ -140,3 +140,22 @@ def test_stored_weights_tell_how_they_were_made():
         assert int(note["images"]) > 0
         assert float(note["seconds"]) > 0
         assert note["command"].startswith("python -m fasttricks pretrain")
+
+
+def test_the_readme_shows_what_the_capstone_found(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import readme
+
+    notebook = nbformat.read(ROOT / "notebooks" / "08_capstone.ipynb", as_version=4)
+    shown = (ROOT / "README.md").read_text()
+    assert readme.block(notebook) in shown
+    assert "speed-up, train clock" in readme.block(notebook)
+    assert readme.FIGURE.read_bytes() == readme.figure(notebook)
+
+
+def test_the_readmes_tree_is_the_tree():
+    shown = (ROOT / "README.md").read_text()
+    for path in re.findall(r"^    ((?:fasttricks|notebooks|data|tests|tools)/\S*)", shown, re.M):
+        assert list(ROOT.glob(path.rstrip("/"))), path
+    modules = {path.name for path in (ROOT / "fasttricks").glob("[a-z_]*.py")} - {"__init__.py"}
+    assert all(f"fasttricks/{name}" in shown for name in modules)

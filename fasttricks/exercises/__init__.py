@@ -5,7 +5,7 @@ pairs (what would be wrong, whether it is right), simplest first. The first pair
 becomes the hint. Nothing raises, so that a notebook with open exercises runs to its end.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import import_module
 
 
@@ -13,18 +13,16 @@ def check(
     chapter: str,  # name of the trick's file, e.g. "smoothing"
     number: int,  # 1, 2 or 3
     answer: Callable,  # the reader's function
-) -> str:
-    """Print and return the verdict: "solved", "not solved yet", or "not yet" with a hint."""
+) -> None:
+    """Print the verdict on an answer."""
+    print(f"Exercise {number}: {judge(chapter, number, answer)}")
+
+
+def judge(chapter: str, number: int, answer: Callable) -> str:
+    """The verdict: "solved", "not solved yet", or "not yet" with a hint."""
     question = getattr(import_module(f"{__name__}.{chapter}"), f"exercise_{number}")
-    verdict = judge(question(answer))
-    print(f"Exercise {number}: {verdict}")
-    return verdict
-
-
-def judge(tries: Iterable[tuple[str, bool]]) -> str:
-    """The verdict on one answer."""
     try:
-        for hint, right in tries:
+        for hint, right in question(answer):
             if not right:
                 return f"not yet: {hint}"
     except NotImplementedError:

@@ -1,0 +1,81 @@
+"""Tables say what the runs say; an arm whose mean misses the target never arrives."""
+
+import math
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import pytest
+
+from fasttricks import BASELINE, SEVEN, train
+from fasttricks.report import (
+    accuracy_against_time,
+    accuracy_table,
+    holds,
+    plot,
+    recipe_table,
+    seconds_to_target,
+    show,
+    speed_up,
+    table,
+)
+
+
+@pytest.fixture(scope="module")
+def run(small):
+    return train(BASELINE, small, images=64)
+
+
+def arm(run, accuracies, seconds):
+    curve = [[64, 1.0, 0.5]]
+    return [
+        replace(run, val_accuracy=a, train_seconds=s, wall_seconds=s + 3, target=0.8, curve=curve)
+        for a, s in zip(accuracies, seconds, strict=True)
+    ]
+
+
+def test_seconds_and_speed_up(run):
+    slow, fast = arm(run, [0.79, 0.80, 0.82], [30, 10, 20]), arm(run, [0.81] * 3, [2, 2, 9])
+    assert seconds_to_target(slow) == 20
+    assert speed_up(fast, slow) == 10
+    assert speed_up(fast, slow, "wall_seconds") == 23 / 5
+    missed = arm(run, [0.79, 0.79, 0.81], [1, 1, 1])
+    assert seconds_to_target(missed) == math.inf
+    assert speed_up(missed, slow) == 0
+
+
+def test_tables(run):
+    arms = {"plain": arm(run, [0.80, 0.82], [20, 20]), "fast": arm(run, [0.81, 0.85], [2, 2])}
+    shown = table(arms)
+    assert shown.loc["speed-up, train clock", "fast"] == "10.0"
+    assert shown.loc["validation accuracy, mean", "fast"] == "0.8300"
+    assert shown.loc["runs", "plain"] == "2"
+    compared = accuracy_table(arms)
+    assert compared.loc["gain over the first arm, points", "fast"] == "+2.00"
+    assert compared.loc["lowest and highest gain", "fast"] == "+1.00 +3.00"
+
+
+def test_figures(run):
+    arms = {"plain": arm(run, [0.80], [20]), "fast": arm(run, [0.81], [2])}
+    axes = accuracy_against_time(arms).axes[0]
+    drawn = [line.get_xydata().tolist() for line in axes.lines]
+    assert [[1.0, 0.5]] in drawn
+    styles = {line.get_linestyle() for line in axes.lines if line.get_linestyle() != "None"}
+    assert len(styles) >= 2, "told apart without colour"
+    axes = plot({"a": ([1, 2], [3, 4]), "b": ([1, 2], [4, 3])}, "steps", "loss").axes[0]
+    assert axes.get_xlabel() == "steps"
+    assert axes.lines[1].get_ydata().tolist() == [4, 3]
+    assert len(show([run.net.conv1[0].weight[0].detach()] * 3, ["x"] * 3).axes) == 3
+    plt.close("all")
+
+
+def test_recipe_table():
+    shown = recipe_table(sum(SEVEN, start=BASELINE))
+    assert list(shown.index) == [1, 2, 3, 4, 5, 6, 7]
+    assert shown.loc[2, "fills"] == "batch, lr_factors"
+
+
+def test_claims(capsys):
+    holds(True, "one is one")
+    assert capsys.readouterr().out == "holds: one is one\n"
+    with pytest.raises(AssertionError, match="does not hold: two is one"):
+        holds(False, "two is one")
