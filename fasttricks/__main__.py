@@ -243,9 +243,10 @@ def run_info(options: argparse.Namespace) -> None:
     )
     for model in dict.fromkeys(b.model for b in BUDGETS.values()):
         file = models.letters_file(model)
-        found = (
-            "checksum right" if file.exists() and models.read_weights(file) else "made on first use"
-        )
+        found = "made on first use"
+        if file.exists():
+            models.given_state("letters", model)
+            found = f"checksum right: {models.letters_cost(model)}"
         print(f"{'weights':14}{file}, {found}")
 
 

@@ -47,6 +47,14 @@ def letters_file(model: str) -> Path:
     return shipped if shipped.exists() else CACHE / shipped.name
 
 
+def letters_cost(model: str) -> str:
+    """What the letters weights of a model have cost, once, from their file."""
+    with safetensors.safe_open(letters_file(model), "pt") as file:
+        note = file.metadata()
+    where = note["cpu"] if note["gpu"] == "None" else note["gpu"]
+    return f"{int(note['images']):,} images in {float(note['seconds']):,.0f} s, once, on {where}"
+
+
 def given_state(source: str, model: str) -> dict[str, Tensor]:
     """The tensors of a source. Raises FileNotFoundError or ValueError with what to do."""
     if source == "imagenet":

@@ -32,10 +32,10 @@ class Recipe:
     """Settings of plain training, and the tricks added to them (kept in chapter order)."""
 
     lr: float = 1e-3  # peak learning rate before any factor
-    batch: int = 64  # images in one global batch, unless a trick says otherwise
+    batch: int = 128  # images in one global batch, unless a trick says otherwise
     optimizer: str = "adamw"  # "sgd" (Nesterov) or "adamw"
     momentum: float = 0.9  # of SGD; beta1 of AdamW
-    weight_decay: float = 5e-4  # none on norms and biases
+    weight_decay: float = 0.05  # none on norms and biases
     clip: float | None = None  # largest gradient norm
     tricks: tuple[Trick, ...] = ()
 

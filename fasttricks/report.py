@@ -106,9 +106,8 @@ def accuracy_against_time(arms: Arms) -> Figure:
     axes.axhline(run.target, color="grey", lw=0.8)
     axes.annotate(
         f"target {run.target:g}",
-        (1, run.target),
+        (0.01, run.target),
         xycoords=("axes fraction", "data"),
-        ha="right",
         va="bottom",
         color="grey",
     )

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 
 from . import models, record
-from .budget import BASELINE, choose_budget
+from .budget import choose_budget
 from .data import Data, load
 from .launch import launch, launched
 from .loop import accuracy, fit
@@ -106,7 +106,7 @@ def train(
         target=size.target if target is None else target,
         evaluations=evaluations,
         test=test,
-        label=label or " + ".join(("plain", *recipe.names)),
+        label=label or describe(recipe),
     )
     prepare(job, data)
     if not launched() and (fresh or recipe.world.count() > 1):
@@ -133,6 +133,12 @@ def train_arms(
             run = train(recipe, data, images=images, seed=seed, label=f"{name}, seed {seed}")
             arms[name].append(run)
     return arms
+
+
+def describe(recipe: Recipe) -> str:
+    """A recipe in a few words, for the progress bar."""
+    few = recipe.names if len(recipe.names) < 3 else (f"{len(recipe.names)} tricks",)
+    return " + ".join(("plain", *few))
 
 
 def prepare(job: Job, data: Data) -> None:
@@ -219,7 +225,8 @@ def pretrain(
     budget: str | None = None,
 ) -> Run:
     """Make transfer weights: train on the source task, with the tricks that need no weights."""
-    recipe = BASELINE + LRScaling(batch=256, rule="sqrt") + OneCycle(peak=5.0) + MixedPrecision()
+    plain = Recipe(lr=2e-3, batch=256, weight_decay=5e-4)
+    recipe = plain + LRScaling(256, 256) + OneCycle(peak=5.0) + MixedPrecision()
     run = train(
         recipe,
         load(source),

@@ -41,12 +41,14 @@ if importlib.util.find_spec("fasttricks") is None:
     sys.path.insert(0, "fast-tricks")
 
 # %% [markdown]
-# The budget follows the device. It says which network we train, on how many images, and how often.
+# The budget follows the device. It says which network we train, on how many images, and how often. We
+# put the data where the networks will be, at the size they will see.
 
 # %%
 from fasttricks import BASELINE, LabelSmoothing, choose_budget, load, train, train_arms
 
-budget, data = choose_budget(), load()
+budget = choose_budget()
+data = load().to(BASELINE.world.device(), budget.image_size)
 budget
 
 # %% [markdown]

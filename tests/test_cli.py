@@ -44,7 +44,7 @@ def train_again() -> Run:
     """A run in this process, to compare names with."""
     from fasttricks import load
 
-    return train(BASELINE, load().subset(128), images=64, budget="smoke")
+    return train(BASELINE, load().subset(128), images=128, budget="smoke")
 
 
 def test_records_of_another_schema_are_refused(tmp_path):

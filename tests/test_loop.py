@@ -10,6 +10,7 @@ from fasttricks import BASELINE, SEVEN, MixedPrecision, OneCycle, loop, train
 from fasttricks.loop import World, accuracy, fit
 from fasttricks.models import begin, create
 
+PLAIN = replace(BASELINE, batch=64)
 ALONE = tuple(trick for trick in SEVEN if "world" not in trick.slots)
 
 
@@ -37,13 +38,13 @@ def test_callers_randomness_is_left_alone(small):
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
-    train(BASELINE, small, images=64)
+    train(PLAIN, small, images=64)
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_a_skipped_step_advances_nothing(small, monkeypatch):
     """fp16 with a scale so large that the first steps overflow."""
-    rates, recipe = [], replace(BASELINE, clip=1.0) + OneCycle(2.0) + MixedPrecision("fp16")
+    rates, recipe = [], replace(PLAIN, clip=1.0) + OneCycle(2.0) + MixedPrecision("fp16")
     real = loop.set_rates
     monkeypatch.setattr(loop, "set_rates", lambda o, lr, m: (rates.append((lr, m)), real(o, lr, m)))
     monkeypatch.setattr(
@@ -64,7 +65,7 @@ def test_endless_overflow_is_given_up(small):
     net = create("test_resnet", 1, 10)
     torch.nn.init.constant_(net.fc.weight, float("nan"))
     with pytest.raises(FloatingPointError, match="use a lower rate"):
-        fit(BASELINE + MixedPrecision("fp16"), net, small, 640, 0, 1)
+        fit(PLAIN + MixedPrecision("fp16"), net, small, 640, 0, 1)
 
 
 def test_clipping_sees_unscaled_gradients(small, monkeypatch):
@@ -75,7 +76,7 @@ def test_clipping_sees_unscaled_gradients(small, monkeypatch):
     )
     for dtype in ("fp32", "fp16"):
         torch.manual_seed(0)
-        recipe = replace(BASELINE, clip=0.5) + MixedPrecision(dtype)
+        recipe = replace(PLAIN, clip=0.5) + MixedPrecision(dtype)
         fit(recipe, create("test_resnet", 1, 10), small, 64, 0, 1)
     assert norms[1] == pytest.approx(norms[0], rel=0.05), "not 65,536 times larger"
 
@@ -97,7 +98,7 @@ def test_evaluation_counts_every_image_once(processes, small, monkeypatch):
 
 
 def test_half_as_many_images_are_half_as_many_steps(small):
-    run = train(BASELINE, small, images=700, evaluations=2)
+    run = train(PLAIN, small, images=700, evaluations=2)
     assert run.steps == 10
     assert run.images_seen == 640
     assert [point[0] for point in run.curve] == [320, 640]

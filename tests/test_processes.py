@@ -52,7 +52,7 @@ def test_all_seven_launched(data):
     whole = sum(SEVEN, start=BASELINE) - "distributed" + Distributed(2, share_devices=True)
     few = data.subset(2000)
     run = train(whole, few, images=512)
-    assert (run.processes, run.images_seen, run.steps) == (2, 512, 4)
+    assert (run.processes, run.images_seen, run.steps) == (2, 512, 2)
     assert run.wall_seconds > run.train_seconds > 0
     assert (run.labels, run.precision) == (2000, whole.precision.choose(torch.device("cpu")))
     fresh = train(whole - "distributed", few, images=512, fresh=True)

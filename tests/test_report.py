@@ -22,7 +22,7 @@ from fasttricks.report import (
 
 @pytest.fixture(scope="module")
 def run(small):
-    return train(BASELINE, small, images=64)
+    return train(BASELINE, small, images=128)
 
 
 def arm(run, accuracies, seconds):

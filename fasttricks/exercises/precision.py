@@ -38,10 +38,10 @@ def exercise_2(largest_scale: Callable[[Tensor], float]) -> Tries:
 
 def exercise_3(scales: Callable[..., list[float]]) -> Tries:
     """The scale that each step used."""
-    calm = list(scales([True] * 5, first=8.0, interval=2))
+    calm = list(scales([True] * 5, 8.0, 2))
     yield "one scale a step, the first step uses `first`", len(calm) == 5 and calm[0] == 8
     yield "double after `interval` good steps, and count anew", calm == [8, 8, 16, 16, 32]
-    storm = list(scales([False, False, True], first=8.0))
+    storm = list(scales([False, False, True], 8.0, 2000))
     yield "halve after each overflow: from the next step on", storm == [8, 4, 2]
-    mixed = list(scales([True, False, True, True, True], first=8.0, interval=2))
+    mixed = list(scales([True, False, True, True, True], 8.0, 2))
     yield "an overflow starts the count of good steps anew", mixed == [8, 8, 4, 4, 8]

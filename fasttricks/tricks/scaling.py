@@ -39,8 +39,8 @@ def warm_up(
 class LRScaling:
     """A global batch of `batch`, its rate scaled from `reference`, reached over `warmup`."""
 
-    batch: int = 128
-    reference: int = 64
+    batch: int = 256
+    reference: int = 128
     rule: str = "linear"
     warmup: float = 0.05  # below 1: share of the run; from 1 on: optimiser steps
     start: float = 0.1

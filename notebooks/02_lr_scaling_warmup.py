@@ -1,0 +1,545 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,accelerator
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. Learning-rate scaling and warm-up
+#
+# A larger batch keeps a device busier, but it leaves fewer steps. If each step is as long as before, the
+# network simply does not get far. This chapter shows how much longer the steps should be, why the first
+# ones should be short, and where the rule ends.
+#
+# About 15 minutes to read, and two to run.
+
+# %% [markdown]
+# The first cell makes a bare Colab or Kaggle ready. Where the course is installed, it does nothing.
+
+# %%
+import importlib.util
+import subprocess
+import sys
+
+HOME = "https://github.com/fast-tricks/fast-tricks"
+if importlib.util.find_spec("fasttricks") is None:
+    subprocess.run(["git", "clone", "--depth=1", HOME, "fast-tricks"], check=True)
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "-e", "fast-tricks"]
+    subprocess.run(install, check=True)
+    sys.path.insert(0, "fast-tricks")
+
+# %% [markdown]
+# The budget follows the device. It says which network we train, on how many images, and how often. Most
+# runs of this chapter see half of them.
+
+# %%
+from fasttricks import BASELINE, LRScaling, choose_budget, load, train, train_arms
+
+budget = choose_budget()
+data = load().to(BASELINE.world.device(), budget.image_size)
+half = budget.images // 2
+budget
+
+# %% [markdown]
+# Here is the card of the trick, straight from the top of its file. Come back to it at the end.
+
+# %%
+from IPython.display import Markdown
+
+from fasttricks.tricks import scaling
+
+Markdown(scaling.__doc__)
+
+# %% [markdown]
+# ## The hurt: a larger batch falls behind
+#
+# The rule was found for SGD with momentum, so we begin there (it wants a weaker weight decay than our AdamW
+# baseline). We keep the rate and the number of images, and change the batch alone.
+
+# %%
+from dataclasses import replace
+
+SGD = replace(BASELINE, optimizer="sgd", lr=0.025, batch=64, weight_decay=5e-4)
+same = {}
+for batch in (64, 256, 1024):
+    recipe = replace(SGD, batch=batch)
+    same[batch] = train(recipe, data, images=half, label=f"batch {batch}, same rate")
+
+# %% [markdown]
+# How far did each one get, with the same images seen?
+
+# %%
+import matplotlib.pyplot as plt
+
+from fasttricks.report import accuracy_table, holds, plot
+
+curves = {
+    f"batch {batch}": ([p[0] for p in run.curve], [p[2] for p in run.curve])
+    for batch, run in same.items()
+}
+plot(curves, "images seen", "validation accuracy", "SGD, the same rate", marks=True)
+plt.show()
+
+# %% [markdown]
+# The larger the batch, the lower the curve. The largest looks as if it had learned nothing at all. That
+# is too bad to be the learning rate alone, so before we blame it, let us look for a second culprit.
+#
+# It is batch norm. In validation, it uses a *running* mean and variance, which each step moves a tenth of
+# the way. A run of few steps is judged with numbers that still remember the untrained network. How much?
+
+# %%
+{batch: (run.steps, f"{0.9**run.steps:.3f} left") for batch, run in same.items()}
+
+# %% [markdown]
+# The second number is the share of the starting value that is still inside. torch's own layer agrees: its
+# running variance starts at 1, and we feed it constant images, whose variance is 0.
+
+# %% tags=["nbval-check-output"]
+import torch
+
+norm = torch.nn.BatchNorm2d(1)
+for _ in range(12):
+    norm(torch.zeros(8, 1, 4, 4))
+left = norm.running_var.item()
+holds(abs(left - 0.9**12) < 1e-4, "after n steps, 0.9 ** n of the first variance is left")
+
+# %% [markdown]
+# So we refresh these numbers before we judge: forward passes over 2,000 training images, no labels and no
+# gradients. torch has a function for it. All accuracies from here on are measured this way.
+
+# %%
+from torch.optim.swa_utils import update_bn
+
+from fasttricks.loop import probabilities
+
+
+def score(net):
+    update_bn((data.normalise(x) for x in data.train.x[:2000].split(500)), net)
+    guess = probabilities(net, data, data.val).argmax(1)
+    return (guess == data.val.y).float().mean().item()
+
+
+# %% [markdown]
+# Before and after the refreshment:
+
+# %%
+stale = [run.val_accuracy for run in same.values()]
+fresh = {batch: score(run.net) for batch, run in same.items()}
+lines = {"as trained": (list(same), stale), "refreshed": (list(same), list(fresh.values()))}
+plot(lines, "batch", "validation accuracy", "SGD, the same rate", scale="log", marks=True)
+plt.show()
+
+# %% [markdown]
+# The space between the lines was bookkeeping. What the upper line still loses to the right is the true
+# hurt: too few steps, each as short as before.
+
+# %% tags=["nbval-check-output"]
+holds(fresh[1024] < fresh[64], "at the same rate the batch of 1,024 is behind that of 64")
+
+# %% [markdown]
+# ## By hand: ten small steps or one large
+#
+# Ten images, one weight. Suppose that each image pulls on the weight by a fixed number, wherever the
+# weight is. Ten steps of rate 0.1 add the pulls up; one step takes their mean, at ten times the rate.
+
+# %%
+pulls = torch.tensor([3.0, -1, 2, 0, 4, 1, -2, 5, 3, 1], dtype=torch.float64)
+w = torch.zeros((), dtype=torch.float64)
+for pull in pulls:
+    w = w - 0.1 * pull
+one = -(10 * 0.1) * pulls.mean()
+w.item(), one.item()
+
+# %% tags=["nbval-check-output"]
+holds(torch.allclose(w, one), "k steps at a fixed slope are one step at k times the rate")
+
+# %% [markdown]
+# That is the whole linear rule: a sum is k times a mean. It rests on one assumption, that the slope does
+# not change on the way. In a valley it does. Take the loss w² / 2, whose slope is w itself, and start at 1.
+# Each small step leaves a share 1 - lr; the one large step leaves 1 - k · lr.
+
+# %%
+ks = list(range(1, 46))
+small = [(1 - 0.05) ** k for k in ks]
+large = [1 - 0.05 * k for k in ks]
+lines = {"k steps of 0.05": (ks, small), "one step of k · 0.05": (ks, large)}
+plot(lines, "k", "distance from the lowest point", "a valley")
+plt.show()
+
+# %% [markdown]
+# On the left the lines touch: there the rule is good. Then the large step goes too far. Where its line is
+# below zero it has crossed the valley, and beyond -1 it ends farther away than it began.
+
+# %% tags=["nbval-check-output"]
+holds(abs(small[1] - large[1]) < 0.01, "for small k · lr the two nearly agree")
+holds(all(x < 0 for k, x in zip(ks, large, strict=True) if k > 20), "past k · lr = 1 it overshoots")
+holds(abs(large[-1]) > 1, "past k · lr = 2 it ends farther away than it began")
+
+# %% [markdown]
+# How long a step may be depends on how sharply the loss bends, and a fresh network often stands where it
+# bends most. A toy with this habit is w⁴ / 4, of slope w³: steep far away, flat near the end. We walk down
+# from 2 at a rate of 0.6.
+
+
+# %%
+def walk(rates):
+    path = [2.0]
+    for rate in rates:
+        path.append(path[-1] - rate * path[-1] ** 3)
+    return path
+
+
+at_once = walk([0.6] * 4)
+[round(w, 2) for w in at_once]
+
+# %% [markdown]
+# The first step jumps over the valley to a steeper place, the next one jumps farther. Now the same rate,
+# but reached over five steps. This is **warm-up**.
+
+# %%
+warmed = walk([0.06, 0.168, 0.276, 0.384, 0.492, 0.6, 0.6])
+[round(w, 2) for w in warmed]
+
+# %% tags=["nbval-check-output"]
+holds(abs(at_once[-1]) > 1e6, "at the full rate from the start, the walk explodes")
+holds(0 < warmed[-1] < 0.5, "with a ramp to the same rate, it settles")
+
+# %% [markdown]
+# ### Why Adam wants the square root
+#
+# Adam divides every step by the usual size of the gradient. In a small batch, most of that size is noise:
+# the luck of which images were drawn. The mean of k times as many images has noise smaller by √k, so Adam
+# divides by less, and its steps towards the goal grow by √k *with no change of the rate*. Only the other
+# √k is left to us.
+#
+# We watch torch's Adam do it: 2,000 weights, a weak common pull, strong noise.
+
+
+# %%
+def travel(batch, lr, steps):
+    chance = torch.Generator().manual_seed(0)
+    w = torch.zeros(2000, requires_grad=True)
+    adam = torch.optim.Adam([w], lr)
+    for _ in range(steps):
+        w.grad = 0.02 + torch.randn(2000, generator=chance) / batch**0.5
+        adam.step()
+    return -w.mean().item()
+
+
+# %% [markdown]
+# First 1,600 steps of batch 1; then, on as many images, 100 steps of batch 16 under three rules. We print how
+# far each gets, as a multiple of the first.
+
+# %%
+far = travel(1, 1e-3, 1600)
+ratio = {f"rate times {by}": travel(16, by * 1e-3, 100) / far for by in (1, 4, 16)}
+{name: round(found, 2) for name, found in ratio.items()}
+
+# %% tags=["nbval-check-output"]
+holds(abs(ratio["rate times 4"] - 1) < 0.2, "Adam, 16 times the batch: 4 times the rate fits")
+holds(ratio["rate times 16"] > 3, "the linear rule takes it several times too far")
+
+# %% [markdown]
+# Remember the condition: noise must outweigh the pull. We shall meet a case where it does not.
+#
+# ## Write it
+#
+# Two functions: by how much, and how soon.
+
+
+# %%
+def scale(batch, reference, rule):
+    return (batch / reference) ** {"linear": 1.0, "sqrt": 0.5}[rule]
+
+
+def warm_up(step, ramp, start):
+    return start + (1 - start) * min(step / ramp, 1.0) if ramp else 1.0
+
+
+# %% [markdown]
+# Their product is the factor on the rate. Here it is for a run of 100 steps, a fifth of them a ramp.
+
+# %%
+steps = list(range(100))
+factors = {
+    f"batch {batch}, {rule}": [scale(batch, 64, rule) * warm_up(step, 20, 0.1) for step in steps]
+    for batch, rule in ((256, "linear"), (256, "sqrt"), (1024, "sqrt"))
+}
+plot({name: (steps, f) for name, f in factors.items()}, "step", "factor on the rate")
+plt.show()
+
+# %% [markdown]
+# All ramps end at step 20. The linear rule takes a batch of 256 as high as the square root takes 1,024: the
+# two lines lie on each other.
+#
+# ## Check it
+#
+# First, ours is the package's, for every rule and step.
+
+# %% tags=["nbval-check-output"]
+rules = [(b, r) for b in (32, 64, 256, 1024) for r in ("linear", "sqrt")]
+equal = all(scale(b, 64, r) == scaling.scale(b, 64, r) for b, r in rules)
+holds(equal, "our scale is the package's")
+ramps = [(step, ramp) for step in steps for ramp in (0, 1, 20)]
+equal = all(warm_up(s, r, 0.1) == scaling.warm_up(s, r, 0.1) for s, r in ramps)
+holds(equal, "our ramp is the package's")
+
+# %% [markdown]
+# Second, the ramp is torch's `LinearLR`.
+
+# %% tags=["nbval-check-output"]
+sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+ramp = torch.optim.lr_scheduler.LinearLR(sgd, 0.1, 1.0, total_iters=20)
+off = []
+for step in steps:
+    off.append(abs(sgd.param_groups[0]["lr"] - 0.3 * warm_up(step, 20, 0.1)))
+    sgd.step()
+    ramp.step()
+holds(max(off) < 1e-9, "torch's LinearLR gives the same rates")
+
+# %% [markdown]
+# Third, a law. torch's scheduler counts its own calls, and libraries have been known to call it once per
+# process. Our rate is a pure function of the step. It knows the *global* batch, which all processes share,
+# and nothing about how many they are.
+
+# %% tags=["nbval-check-output"]
+from fasttricks import Distributed
+
+scaled = BASELINE + LRScaling(256, 64, "sqrt", warmup=20)
+alone = [scaled.lr_at(step, 100) for step in steps]
+for processes in (2, 4):
+    shared = scaled + Distributed(processes)
+    curve = [shared.lr_at(step, 100) for step in reversed(steps)]
+    holds(curve[::-1] == alone, f"{processes} processes, read backwards: the same curve as one")
+
+# %% [markdown]
+# ## Use it
+#
+# Back to SGD. The larger batches run again, at k times the rate, with a fifth of the steps as a ramp.
+
+# %%
+linear = {64: same[64]}
+for batch in (256, 1024):
+    recipe = SGD + LRScaling(batch, 64, "linear", warmup=0.2)
+    linear[batch] = train(recipe, data, images=half, label=f"batch {batch}, linear")
+
+# %% [markdown]
+# One point a run, all with refreshed batch norm.
+
+# %%
+caught = {batch: score(run.net) for batch, run in linear.items()}
+lines = {
+    "same rate": (list(fresh), list(fresh.values())),
+    "k times the rate": (list(caught), list(caught.values())),
+}
+plot(lines, "batch", "validation accuracy", "SGD, one seed each", scale="log", marks=True)
+plt.show()
+
+# %% [markdown]
+# The distance between the lines is what scaling wins back. At 256 it should be most of the loss. At 1,024
+# the line comes down all the same: we will see why below.
+#
+# Goyal et al. 2017 (arXiv 1706.02677) trained ResNet-50 on ImageNet with this rule at a batch of 8,192 in
+# one hour, at the accuracy of the small batch. Their ramp alone took five epochs, more than our whole run.
+#
+# Now our baseline, which is AdamW: four times its batch, both rules, several seeds. `train_arms` lets them
+# take turns.
+
+# %%
+small, big = BASELINE.batch, 4 * BASELINE.batch
+recipes = {
+    f"batch {small}": BASELINE,
+    f"{big}, sqrt": BASELINE + LRScaling(big, small, "sqrt"),
+    f"{big}, linear": BASELINE + LRScaling(big, small, "linear"),
+}
+trained = train_arms(recipes, data, images=half)
+arms = {
+    name: [replace(run, val_accuracy=score(run.net)) for run in runs]
+    for name, runs in trained.items()
+}
+accuracy_table(arms)
+
+# %% [markdown]
+# Read *lowest and highest gain* first. Where a range lies below zero, the larger batch is still behind at
+# equal images. If the linear rule is ahead of the square root here, it is no contradiction: in so short a
+# run the network is still far from its goal, all images pull the same way, and there is little noise to
+# divide by. The square root is the rule for the long middle of training.
+#
+# What did we buy? Images a second, taken from all runs so far, evaluation not counted.
+
+# %%
+runs = [*same.values(), *linear.values(), *(run for arm in arms.values() for run in arm)]
+speeds = {batch: [] for batch in sorted({run.recipe.global_batch for run in runs})}
+for run in runs:
+    speeds[run.recipe.global_batch].append(run.images_per_second)
+middle = [sorted(found)[len(found) // 2] for found in speeds.values()]
+plot({"median": (list(speeds), middle)}, "batch", "images a second", scale="log", marks=True)
+plt.show()
+
+# %% [markdown]
+# Where this line is flat, the device was full already at the small batch, and a larger one buys nothing. A
+# GPU has thousands of lanes to fill, and several GPUs share one batch between them. A CPU is soon full.
+
+# %% [markdown]
+# ## Break it
+#
+# First, leave the ramp out. For 64 times the batch, the linear rule asks for 64 times the rate. Such a batch
+# would leave too few steps to look at, so we borrow its rate for a batch of 256.
+
+# %%
+high = replace(SGD, lr=64 * SGD.lr)
+ways = {
+    "no ramp": LRScaling(256, 256, warmup=0),
+    "ramp": LRScaling(256, 256, warmup=0.3, start=0.01),
+}
+steep = {name: train(high + way, data, label=name) for name, way in ways.items()}
+lines = {name: ([p[0] for p in r.curve], [p[2] for p in r.curve]) for name, r in steep.items()}
+plot(lines, "images seen", "validation accuracy", f"SGD at a rate of {high.lr:g}", marks=True)
+plt.show()
+
+# %% [markdown]
+# These curves are as trained, stale batch norm included, so they jump. Refreshed, the ends are:
+
+# %%
+{name: round(score(run.net), 3) for name, run in steep.items()}
+
+# %% [markdown]
+# Same rate, same batch, same seed; the only difference is how the first third began. Without the ramp, look
+# for an end near the 0.1 of a blind guess: the first steps threw the weights to a place from which they did not
+# return. Where the two ends are close, the rate was not beyond your network's edge. Batch norm moves
+# that edge far out.
+#
+# Second, the end of linear scaling. Here are, for each linear run, the steps and the sum of their rates.
+
+# %%
+{
+    batch: (run.steps, round(sum(run.recipe.lr_at(s, run.steps) for s in range(run.steps)), 2))
+    for batch, run in linear.items()
+}
+
+# %% [markdown]
+# But for the ramp and a remainder, the rule spends the same sum of rates on ever fewer steps. That is
+# worth as much only while the slope stays the same over k small steps. With a dozen steps in all, it does
+# not: the network has no time to turn. Then the answer is more images, or a smaller batch, not a higher
+# rate.
+#
+# ## Questions
+#
+# **1. Why does a sum of k small steps ask for k times the rate, and not for k times the gradient?**
+#
+# <details><summary>Answer</summary>The loss is a mean over the batch, so the gradient of a large batch is
+# no longer than that of a small one. Only the rate can make up for the lost steps.</details>
+#
+# **2. Four processes with 64 images each: which batch goes into the rule?**
+#
+# <details><summary>Answer</summary>256, the global batch. DDP averages the gradients, so the four together
+# take one step.</details>
+#
+# **3. Where does the linear rule break on a curved loss?**
+#
+# <details><summary>Answer</summary>Where the slope changes within k small steps: when k · lr times the
+# curvature is no longer small. Past 2 the step diverges.</details>
+#
+# **4. Why is Adam satisfied with √k?**
+#
+# <details><summary>Answer</summary>Its divisor is mostly noise, which shrinks by √k in the larger batch, so
+# its steps already grow by √k.</details>
+#
+# **5. Your run of 30 large steps validates like a coin toss. What do you check first?**
+#
+# <details><summary>Answer</summary>Whether batch norm's running mean and variance have caught up; refresh
+# them and validate again.</details>
+#
+# ## Exercises
+#
+# Replace `raise NotImplementedError` by your code and run the cell. A wrong answer gets a hint.
+#
+# **Exercise 1.** Return the new rate. `batch` is the batch of one process; SGD scales linearly, AdamW by
+# the square root.
+
+
+# %%
+from fasttricks.exercises import check
+
+
+def new_rate(lr, reference, batch, processes, optimizer):
+    raise NotImplementedError
+
+
+check("scaling", 1, new_rate)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def new_rate(lr, reference, batch, processes, optimizer):
+#     k = batch * processes / reference
+#     return lr * (k if optimizer == "sgd" else k**0.5)
+# ```
+#
+# </details>
+#
+# **Exercise 2.** Return the rate at a step, with a ramp of `ramp` steps from `start * lr` to `lr`, without
+# looking above. A ramp of 0 means none.
+
+
+# %%
+def warmed_rate(step, ramp, start, lr):
+    raise NotImplementedError
+
+
+check("scaling", 2, warmed_rate)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def warmed_rate(step, ramp, start, lr):
+#     share = min(step / ramp, 1.0) if ramp else 1.0
+#     return lr * (start + (1 - start) * share)
+# ```
+#
+# </details>
+#
+# **Exercise 3.** In a valley c · w² / 2, whose slope is c · w, return the k at which one step of rate
+# k · lr ends exactly as far from the lowest point as it began, on the other side.
+
+
+# %%
+def largest_k(lr, curvature):
+    raise NotImplementedError
+
+
+check("scaling", 3, largest_k)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def largest_k(lr, curvature):
+#     return 2 / (lr * curvature)
+# ```
+#
+# </details>
+#
+# ## Further reading
+#
+# - Goyal et al. 2017, [arXiv 1706.02677](https://arxiv.org/abs/1706.02677): the linear rule and gradual
+#   warm-up.
+# - Krizhevsky 2014, [arXiv 1404.5997](https://arxiv.org/abs/1404.5997): the square root, from keeping the
+#   noise of a step the same.
+# - Malladi et al. 2022, [arXiv 2205.10287](https://arxiv.org/abs/2205.10287): the square-root rule for
+#   Adam, derived.
+# - McCandlish et al. 2018, [arXiv 1812.06162](https://arxiv.org/abs/1812.06162): how large a batch is worth
+#   its while.

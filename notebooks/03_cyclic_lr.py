@@ -1,0 +1,614 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,accelerator
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3. Cyclic learning rates and one-cycle
+#
+# The learning rate says how far each step goes. Long steps travel fast and never settle; short steps
+# settle and never arrive. So let the rate move: up, to travel, and down, to settle. This chapter finds
+# out how high it may go, draws the two best known shapes, and turns the momentum the other way.
+#
+# About 15 minutes to read, and two to run.
+
+# %% [markdown]
+# The first cell makes a bare Colab or Kaggle ready. Where the course is installed, it does nothing.
+
+# %%
+import importlib.util
+import subprocess
+import sys
+
+HOME = "https://github.com/fast-tricks/fast-tricks"
+if importlib.util.find_spec("fasttricks") is None:
+    subprocess.run(["git", "clone", "--depth=1", HOME, "fast-tricks"], check=True)
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "-e", "fast-tricks"]
+    subprocess.run(install, check=True)
+    sys.path.insert(0, "fast-tricks")
+
+
+# %% [markdown]
+# The budget follows the device. It says which network we train, on how many images, and how often.
+
+# %%
+from fasttricks import BASELINE, Cyclic, OneCycle, choose_budget, load, train, train_arms
+
+budget, data = choose_budget(), load()
+budget
+
+# %% [markdown]
+# Here is the card of the trick, straight from the top of its file. Come back to it at the end.
+
+# %%
+from IPython.display import Markdown
+
+from fasttricks.tricks import cyclic
+
+Markdown(cyclic.__doc__)
+
+# %% [markdown]
+# ## The hurt: it knows more than it shows
+#
+# We train plainly, with one rate from the first step to the last. On the way we look sixteen times at
+# half of the validation images, for a look costs time as well.
+
+# %%
+from dataclasses import dataclass, replace
+
+quick = replace(data, val=data.val[:2500])
+flat = train(BASELINE, quick, images=budget.images, evaluations=16, label="constant")
+seen, _, flat_scores = zip(*flat.curve, strict=True)
+
+# %% [markdown]
+# Here is the second half of that run, where it should be nearly done.
+
+# %%
+import matplotlib.pyplot as plt
+
+from fasttricks.report import accuracy_table, holds, plot
+
+late = slice(7, None)
+plot(
+    {"constant": (seen[late], flat_scores[late])}, "images seen", "validation accuracy", marks=True
+)
+plt.show()
+
+# %% [markdown]
+# Where a mark is lower than the one before, that is not the luck of the images, for they are always the
+# same. It is the network, thrown about by steps too long to settle with.
+#
+# Now the same run once more, but in its last quarter the rate drops to a twentieth. A trick is any small
+# frozen dataclass that names its slot, so we write one of our own. The loop asks it for a factor before
+# each step.
+
+# %%
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Drop:
+    chapter: ClassVar[int] = 3
+    slots: ClassVar[tuple[str, ...]] = ("lr_factors",)
+
+    def lr_factor(self, step, steps, batch):
+        return 1.0 if step < 0.75 * steps else 0.05
+
+
+drop = train(BASELINE + Drop(), quick, images=budget.images, evaluations=16, label="drop")
+drop_scores = [point[2] for point in drop.curve]
+
+# %% [markdown]
+# Same first weights, same images in the same order. Only the end differs. How deep does each run fall
+# between two looks in the last quarter, and where does it end?
+
+# %%
+from itertools import pairwise
+
+both = {"constant": flat_scores, "drop at 3/4": drop_scores}
+lines = {name: (seen[late], scores[late]) for name, scores in both.items()}
+plot(lines, "images seen", "validation accuracy", "one seed each", marks=True)
+plt.show()
+for name, scores in both.items():
+    deepest = max(before - after for before, after in pairwise(scores[11:]))
+    print(f"{name:12} deepest fall {100 * deepest:+.1f} points, ends at {scores[-1]:.3f}")
+
+# %% [markdown]
+# The lines part where the rate drops. See what the dashed one does once its steps are short: the network
+# knew more than it showed. A deepest fall below zero means that it never fell at all.
+#
+# Where you stop a run at a constant rate is a matter of luck. A fall at the end takes most of
+# the luck out.
+#
+# ## By hand: how high may the rate go?
+#
+# Before a rate can move between two bounds, we must know them. The **range test** (Smith 2015) finds
+# them in one short run: begin with a tiny rate, multiply it by the same number at each step, and write
+# down the loss.
+
+
+# %%
+@dataclass(frozen=True)
+class RangeTest:
+    low: float
+    high: float
+    chapter: ClassVar[int] = 3
+    slots: ClassVar[tuple[str, ...]] = ("lr_factors",)
+
+    def lr_factor(self, step, steps, batch):
+        return self.low * (self.high / self.low) ** (step / (steps - 1))
+
+
+rising = BASELINE + RangeTest(low=0.01, high=10_000)
+
+# %% [markdown]
+# The rate is a function of the step, so we can look at it before training anything.
+
+# %% tags=["nbval-check-output"]
+tested = 200
+rates = [rising.lr_at(step, tested) for step in range(tested)]
+ratios = [after / before for before, after in pairwise(rates)]
+holds(max(ratios) - min(ratios) < 1e-9, "each step multiplies the rate by the same number")
+holds(abs(rates[-1] / rates[0] - 1e6) < 1, "the last rate is a million times the first")
+
+# %% [markdown]
+# A fresh network, its optimiser, and the stream of batches:
+
+# %%
+import torch
+
+from fasttricks.loop import cross_entropy, set_rates
+from fasttricks.models import begin, optimizer_for
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+torch.manual_seed(0)
+net = begin(rising, budget.model, data.channels, len(data.classes)).to(device)
+optimizer = optimizer_for(rising, net)
+here = data.to(torch.device(device), budget.image_size)
+draws = here.draws(rising.batch, torch.Generator().manual_seed(0))
+
+# %% [markdown]
+# The loop itself is the shortest there is. `set_rates` writes the rate into the optimiser.
+
+# %%
+losses = []
+for rate in rates:
+    x, q = here.batch(*next(draws))
+    set_rates(optimizer, rate, rising.momentum)
+    loss = cross_entropy(net(x), q)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    losses.append(loss.item())
+
+# %% [markdown]
+# One batch's loss is noisy. We average it over the steps before, with ever smaller weight.
+
+# %%
+smooth, average = [], losses[0]
+for loss in losses:
+    average = 0.9 * average + 0.1 * loss
+    smooth.append(average)
+plot({"loss": (rates, smooth)}, "learning rate", "loss, averaged", "range test", scale="log")
+plt.axvline(BASELINE.lr, color="grey")
+plt.ylim(0, 2 * smooth[0])
+plt.show()
+lowest = rates[smooth.index(min(smooth))]
+print(f"lowest at a rate of {lowest:.2g}, {lowest / BASELINE.lr:.0f} times our constant rate")
+
+# %% [markdown]
+# Read it from the left. As long as the line is flat, steps are too short to matter. Where it begins to
+# fall is a good *lower bound*. Where it is lowest and begins to climb or shake, the rate is too high; the
+# *upper bound* lies clearly to the left of that. The grey line is our constant rate. The distance from
+# there to the upper bound is the room that a cycle can use.
+
+# %% tags=["nbval-check-output"]
+holds(min(smooth) < smooth[0], "somewhere on the way the network learns")
+holds(max(smooth[-20:]) > 2 * min(smooth), "far to the right it comes apart")
+
+# %% [markdown]
+# The test is rough: it moves fast, and a rate that is harmless for ten steps may not be so for a
+# thousand. Take it as a map, not as an answer.
+#
+# ## Write it
+#
+# **A triangle.** The rate goes up for `half` steps and down for `half` steps, over and over. We need its
+# height between 0 and 1. Three modes differ in what becomes of the upper bound: it stays, is halved
+# after each cycle, or decays a little at every step.
+
+
+# %%
+def height(step, half, mode, gamma=1.0):
+    cycle, position = divmod(step / half, 2)
+    shrink = {"triangular": 1.0, "triangular2": 0.5**cycle, "exp_range": gamma**step}[mode]
+    return (1 - abs(position - 1)) * shrink
+
+
+[height(step, 4, "triangular") for step in range(10)]
+
+# %% [markdown]
+# Up in four steps, down in four, and up again. Here are the three modes over four cycles.
+
+# %%
+steps = range(401)
+shapes = {mode: (steps, [height(step, 50, mode, 0.995) for step in steps]) for mode in cyclic.MODES}
+plot(shapes, "optimiser step", "height")
+plt.ylim(0, 1.5)
+plt.show()
+
+# %% [markdown]
+# The solid line keeps its tops. The others lose theirs: at once after each cycle, or bit by bit. In every
+# valley the network settles, so each valley is a good place to stop.
+#
+# **One cycle.** If we know when we shall stop, one cycle is enough: a quick rise, and one long fall to
+# nearly zero. Half a cosine wave joins the points, so that the line has no corners.
+
+# %%
+import math
+
+
+def one_cycle(step, steps, first, middle, last, rise):
+    turn, end = rise * steps - 1, steps - 1  # steps count from 0
+    if step <= turn:
+        begin, goal, share = first, middle, step / turn
+    else:
+        begin, goal, share = middle, last, (step - turn) / (end - turn)
+    share = (1 - math.cos(math.pi * share)) / 2
+    return begin + (goal - begin) * share
+
+
+# %% [markdown]
+# With the settings of `OneCycle`, the rate begins at a 25th of the peak and ends ten thousand times lower
+# still. The momentum runs the other way: from 0.95 to 0.85 and back.
+
+# %%
+clock = range(100)
+factors = [one_cycle(step, 100, 0.4, 10.0, 0.4 / 1e4, 0.25) for step in clock]
+momenta = [one_cycle(step, 100, 0.95, 0.85, 0.95, 0.25) for step in clock]
+plot({"rate": (clock, factors)}, "optimiser step", "factor on the rate")
+plot({"momentum": (clock, momenta)}, "optimiser step", "momentum (AdamW: beta1)")
+plt.show()
+
+# %% [markdown]
+# Both turn in the same step, a quarter of the way. Where the rate is high, the momentum is low.
+#
+# **Why in reverse?** Momentum adds old steps to the new one. Let the gradient be 1 at every step, and see
+# how far plain SGD with momentum moves in each.
+
+
+# %%
+def moves(momentum, steps=100):
+    velocity, found = 0.0, []
+    for _ in range(steps):
+        velocity = momentum * velocity + 1.0
+        found.append(velocity)
+    return found
+
+
+plot(
+    {"momentum 0.95": (clock, moves(0.95)), "momentum 0.85": (clock, moves(0.85))},
+    "optimiser step",
+    "length of the step, in learning rates",
+)
+plt.show()
+
+# %% [markdown]
+# Both lines level off, at very different heights: 1 + m + m² + … is 1 / (1 - m). So the *effective step*
+# is lr / (1 - momentum), and a high momentum is a second, hidden learning rate. One-cycle lowers it just
+# when the open one is at its highest.
+
+# %% tags=["nbval-check-output"]
+for momentum in (0.85, 0.95):
+    level = moves(momentum, 1000)[-1]
+    holds(abs(level - 1 / (1 - momentum)) < 1e-6, f"with {momentum} it levels off at 1 / (1 - m)")
+eased = moves(0.95, 1000)[-1] / moves(0.85, 1000)[-1]
+holds(abs(eased - 3) < 1e-6, "at the peak, the effective step is 3 times shorter")
+
+# %% [markdown]
+# A caution: Adam *averages* gradients instead of adding them, so for AdamW a steady gradient is not
+# magnified. There beta1 says only how long old gradients are remembered. At long steps they are soon
+# out of date, so forgetting sooner is sensible there too, but the formula is SGD's.
+#
+# ## Check it
+#
+# First, our functions are the ones that the package uses.
+
+# %% tags=["nbval-check-output"]
+same = [
+    height(step, 7, mode, 0.99) == cyclic.height(step, 7, mode, 0.99)
+    for mode in cyclic.MODES
+    for step in range(100)
+]
+holds(all(same), "our triangles are the package's")
+theirs = [cyclic.one_cycle(step, 100, 0.4, 10.0, 0.4 / 1e4, 0.25, "cos") for step in clock]
+holds(factors == theirs, "our one-cycle is the package's")
+
+# %% [markdown]
+# Second, torch has both schedules, as objects that count steps and change an optimiser. So we let torch
+# walk through 100 steps, and write down the rate and the momentum before each.
+
+
+# %%
+def watch(optimizer, schedule_of):
+    schedule, found = schedule_of(optimizer), []
+    for _ in clock:
+        group = optimizer.param_groups[0]
+        momentum = group["betas"][0] if "betas" in group else group["momentum"]
+        found.append([group["lr"], momentum])
+        optimizer.step()
+        schedule.step()
+    return torch.tensor(found, dtype=torch.float64)
+
+
+# %% [markdown]
+# Ours need no walk. We ask the recipe for all the steps, and let torch do it once with SGD and once with
+# AdamW.
+
+
+# %%
+def asked(recipe):
+    found = [[recipe.lr_at(step, 100), recipe.momentum_at(step, 100)] for step in clock]
+    return torch.tensor(found, dtype=torch.float64)
+
+
+weight = [torch.zeros(1, requires_grad=True)]
+makers = {
+    "SGD": lambda: torch.optim.SGD(weight, BASELINE.lr, momentum=0.9),
+    "AdamW": lambda: torch.optim.AdamW(weight, BASELINE.lr),
+}
+
+# %% [markdown]
+# The triangles first, in all three modes. Five cycles fit in 100 steps at ten steps a side.
+
+# %% tags=["nbval-check-output"]
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
+
+low, high = 0.1 * BASELINE.lr, BASELINE.lr
+more = {"step_size_up": 10, "gamma": 0.99, "base_momentum": 0.85, "max_momentum": 0.95}
+for name, make in makers.items():
+    for mode in cyclic.MODES:
+        theirs = watch(make(), lambda o, m=mode: CyclicLR(o, low, high, mode=m, **more))
+        ours = asked(BASELINE + Cyclic(half=10, mode=mode, gamma=0.99))
+        holds(torch.allclose(ours, theirs, 1e-9, 0), f"{name}, {mode}: as torch's CyclicLR")
+
+# %% [markdown]
+# And one-cycle. Torch wants the highest rate itself, where ours takes a factor.
+
+# %% tags=["nbval-check-output"]
+ours, peak = asked(BASELINE + OneCycle()), 10 * BASELINE.lr
+for name, make in makers.items():
+    theirs = watch(make(), lambda o: OneCycleLR(o, peak, total_steps=100, pct_start=0.25))
+    holds(torch.allclose(ours, theirs, 1e-9, 0), f"{name}: as torch's OneCycleLR")
+
+# %% [markdown]
+# Third, a law. Torch's object remembers how often it was called. Ours is a *pure function of the
+# optimiser step*: it remembers nothing. So it can be asked in any order, by four processes at once, or
+# again after a step that was skipped, and the curve stays the same.
+
+# %% tags=["nbval-check-output"]
+recipe = BASELINE + OneCycle()
+forth = [recipe.lr_at(step, 100) for step in clock]
+back = [recipe.lr_at(step, 100) for step in reversed(clock)]
+holds(forth == back[::-1], "asked from the end to the start, it answers the same")
+
+# %% [markdown]
+# ## Use it
+#
+# Smith & Topin 2017 (arXiv 1708.07120) called what they saw *super-convergence*: a 56-layer ResNet
+# reached 92.4 % on CIFAR-10 after 10,000 steps of one cycle, and 91.2 % after about 80,000 steps of a
+# rate that was lowered in stages. That is a claim about one data set, one network, and very high rates.
+#
+# What do we see? Two recipes, the same seeds, the same number of images, fresh networks.
+
+# %%
+arms = train_arms({"constant": BASELINE, "one-cycle": BASELINE + OneCycle()}, data)
+accuracy_table(arms)
+
+# %% [markdown]
+# Read *lowest and highest gain* first: it compares runs that share a seed. Where that range includes
+# zero, so few runs do not tell the two apart. Then compare the two spreads: *lowest and highest* of the
+# constant rate hold the luck of the last step, too. And *seconds* should be the same, for the trick costs
+# none.
+#
+# Is this super-convergence? The claim was about steps *saved*. Our table holds the steps fixed and reads
+# the accuracy. A gain says that one-cycle gets more out of the same steps, and no more than that.
+#
+# How did they get there?
+
+# %%
+curves = {
+    name: ([p[0] for p in runs[0].curve], [p[2] for p in runs[0].curve])
+    for name, runs in arms.items()
+}
+plot(curves, "images seen", "validation accuracy", "one seed each", marks=True)
+plt.show()
+
+# %% [markdown]
+# Look at the first marks: near the peak, one-cycle may be far *behind*. It is travelling. Its accuracy
+# comes in the fall. Do not judge such a run before its end.
+#
+# How much of that is the cycle, and how much merely a low rate at the end? Our own `Drop` had seed 0 and
+# as many images. We read all three on all validation images.
+
+# %%
+from fasttricks.loop import accuracy
+
+for name, one in (("constant", flat), ("drop", drop), ("one-cycle", arms["one-cycle"][0])):
+    found = accuracy(one.net, here, here.val, one.recipe)
+    print(f"{name:9} {found:.4f} after {one.steps:,} steps")
+
+# %% [markdown]
+# What *drop* gains over *constant* needs no cycle: it comes from ending low. Only what *one-cycle* has
+# beyond that can belong to the high rates in the middle. One seed cannot weigh the two for good.
+#
+# ## Break it
+#
+# **Too high.** We multiply the peak by ten, again and again, on a quarter of the images each.
+
+# %%
+sweep = {}
+for factor in (1.0, 10.0, 100.0, 1000.0):
+    recipe = BASELINE + OneCycle(factor)
+    sweep[factor] = train(
+        recipe, data, images=budget.images // 4, evaluations=1, label=f"peak {factor:g}"
+    )
+scores = [run.val_accuracy for run in sweep.values()]
+plot(
+    {"": (list(sweep), scores)},
+    "peak, times the constant rate",
+    "validation accuracy",
+    scale="log",
+    marks=True,
+)
+plt.show()
+
+# %% [markdown]
+# Too low a peak costs accuracy, for the run is short. Then the peak may grow over a wide range and change
+# little, and then comes an edge. Compare it with the cliff of the range test. Beyond it the network is
+# thrown so far that the fall is too short to bring it back.
+
+# %% tags=["nbval-check-output"]
+holds(scores[-1] < max(scores), "the highest peak is not the best")
+
+# %% [markdown]
+# **Stopped too soon.** The schedule must know its length. Halfway through, where is the rate?
+
+# %% tags=["nbval-check-output"]
+midway = OneCycle(10.0).lr_factor(500, 1000, 64)
+holds(abs(midway / 10.0 - 0.75) < 0.01, "halfway, the rate is still at three quarters of its peak")
+
+# %% [markdown]
+# The second mark of the one-cycle line above *is* such a run, stopped at half. Beside it we put a run that
+# saw just as many images from the same seed, but whose cycle was planned for them.
+
+# %%
+one, half = arms["one-cycle"][0], budget.images // 2
+planned = train(one.recipe, data, images=half, evaluations=1, label="planned")
+print(f"stopped {one.curve[1][2]:.4f}, planned {planned.val_accuracy:.4f}")
+
+# %% [markdown]
+# The same images, the same shape of curve; only one of the two was allowed to finish. So decide on the
+# length first. If you cannot, use `Cyclic` and stop in a valley.
+#
+# ## Questions
+#
+# **1. Why can a falling rate raise the accuracy within a few steps?**
+#
+# <details><summary>Answer</summary>The network was already near a good place, but each step threw it past.
+# Short steps let it settle.</details>
+#
+# **2. What does the range test not tell you?**
+#
+# <details><summary>Answer</summary>Whether a rate is harmless for long. It spends only a few steps at each
+# rate, and on a network that is still young.</details>
+#
+# **3. Momentum 0.9, rate 0.1. You set momentum to 0.95. Which rate keeps SGD's effective step?**
+#
+# <details><summary>Answer</summary>0.05: the effective step was 0.1 / 0.1 = 1, and 0.05 / 0.05 is 1
+# again.</details>
+#
+# **4. Four processes train together, and each calls `schedule.step()` once a step on one shared torch
+# schedule. What goes wrong, and why not here?**
+#
+# <details><summary>Answer</summary>The schedule runs four times too fast. Ours is asked with the number of
+# optimiser steps taken, and that does not depend on who asks.</details>
+#
+# **5. Can `LRScaling` and `OneCycle` be added? `Cyclic` and `OneCycle`?**
+#
+# <details><summary>Answer</summary>The first two, yes: their factors multiply. The other two, no: both want
+# to set the momentum, and the recipe refuses.</details>
+#
+# ## Exercises
+#
+# Replace `raise NotImplementedError` by your code and run the cell. A wrong answer gets a hint.
+#
+# **Exercise 1.** Return the momentum at which lr / (1 - momentum) is the wanted effective step. No momentum
+# is below 0.
+
+
+# %%
+from fasttricks.exercises import check
+
+
+def momentum_for(lr, effective):
+    raise NotImplementedError
+
+
+check("cyclic", 1, momentum_for)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def momentum_for(lr, effective):
+#     return max(0.0, 1 - lr / effective)
+# ```
+#
+# </details>
+#
+# **Exercise 2.** Write a triangle that takes `up` steps to rise and `down` steps to fall, over and over.
+
+
+# %%
+def sawtooth(step, up, down):
+    raise NotImplementedError
+
+
+check("cyclic", 2, sawtooth)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def sawtooth(step, up, down):
+#     position = step % (up + down)
+#     return position / up if position <= up else (up + down - position) / down
+# ```
+#
+# </details>
+#
+# **Exercise 3.** A range test should stop by itself. Return the first step whose loss is more than
+# `factor` times the lowest loss *until then*, or the number of losses if there is none.
+
+
+# %%
+def stop_at(losses, factor):
+    raise NotImplementedError
+
+
+check("cyclic", 3, stop_at)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def stop_at(losses, factor):
+#     lowest = math.inf
+#     for step, loss in enumerate(losses):
+#         if loss > factor * lowest:
+#             return step
+#         lowest = min(lowest, loss)
+#     return len(losses)
+# ```
+#
+# </details>
+#
+# ## Further reading
+#
+# - Smith 2015, [arXiv 1506.01186](https://arxiv.org/abs/1506.01186): triangles and the range test.
+# - Smith & Topin 2017, [arXiv 1708.07120](https://arxiv.org/abs/1708.07120): one-cycle and
+#   super-convergence.
+# - Smith 2018, [arXiv 1803.09820](https://arxiv.org/abs/1803.09820): how to choose rate, batch, momentum
+#   and weight decay together.

@@ -1,0 +1,654 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,accelerator
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 7. Mixed precision
+#
+# A network trained in 32-bit numbers pays for digits that it hardly uses. Mixed precision computes in
+# 16 bits and keeps in 32 what would break. On hardware that multiplies 16-bit numbers natively it can
+# save much time, and it saves memory everywhere. This chapter shows what a 16-bit number loses, how the
+# loss is saved, and on which networks your own machine gains anything.
+#
+# About 20 minutes to read, and two to run.
+
+# %% [markdown]
+# The first cell makes a bare Colab or Kaggle ready. Where the course is installed, it does nothing.
+
+# %%
+import importlib.util
+import subprocess
+import sys
+
+HOME = "https://github.com/fast-tricks/fast-tricks"
+if importlib.util.find_spec("fasttricks") is None:
+    subprocess.run(["git", "clone", "--depth=1", HOME, "fast-tricks"], check=True)
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "-e", "fast-tricks"]
+    subprocess.run(install, check=True)
+    sys.path.insert(0, "fast-tricks")
+
+# %% [markdown]
+# The budget follows the device. We also put the images on that device, for single steps by hand.
+
+# %%
+import matplotlib.pyplot as plt
+import torch
+
+from fasttricks import BASELINE, MixedPrecision, choose_budget, load, train, train_arms
+from fasttricks.loop import cross_entropy, fit, now
+from fasttricks.report import accuracy_against_time, accuracy_table, holds, median, plot
+
+budget, data, device = choose_budget(), load(), BASELINE.world.device()
+here = data.to(device, budget.image_size)
+
+
+# %% [markdown]
+# Here is the card of the trick, straight from the top of its file. Come back to it at the end.
+
+# %%
+from IPython.display import Markdown
+
+from fasttricks.tricks import precision
+
+Markdown(precision.__doc__)
+
+# %% [markdown]
+# ## The hurt: paying for 32 bits
+#
+# Training is mostly matrix products. How many operations a second does this device manage in the
+# usual 32-bit format, fp32, and in the two 16-bit formats, bf16 and fp16?
+
+
+# %%
+def rate(size, dtype):
+    matrix = torch.randn(size, size, device=device).to(dtype) / size**0.5
+    started = now(device)
+    matrix @ matrix @ matrix
+    return 2 * 2 * size**3 / (now(device) - started) / 1e9
+
+
+# %% [markdown]
+# We try matrices of five sizes, each twice, and keep the better of the two, for the first product warms
+# up the device.
+
+# %%
+sizes, lines, note = (64, 128, 256, 512, 1024), {}, MixedPrecision().note(device)
+for name, dtype in precision.DTYPES.items():
+    lines[name] = (sizes, [max(rate(size, dtype) for _ in range(2)) for size in sizes])
+plot(lines, "rows of the matrix", "billion operations a second", note, scale="log", marks=True)
+plt.show()
+
+
+# %% [markdown]
+# Where a 16-bit line runs above the fp32 line, fp32 training leaves that much of the device unused.
+# Where it runs below, the device only imitates the format, and is slower for it. Many processors do
+# so with fp16, and older ones with bf16. If the format that the trick chooses here is an imitated one, the
+# figure's title says so.
+#
+# ## By hand: what a number is made of
+#
+# A floating-point number has a sign, an exponent (its size, a power of two) and a fraction (its
+# digits). The formats differ in how many bits each part gets: 5 for fp16's exponent, 8 for the others'.
+
+
+# %%
+def bits(number, name):
+    raw = torch.tensor([number], dtype=precision.DTYPES[name]).view(torch.uint8).tolist()
+    code, cut = "".join(f"{byte:08b}" for byte in reversed(raw)), 6 if name == "fp16" else 9
+    return f"{code[0]} {code[1:cut]} {code[cut:]}"
+
+
+{name: bits(0.1, name) for name in ("fp32", "bf16", "fp16")}
+
+
+# %% [markdown]
+# Compare the rows: bf16 is fp32 with most of the fraction rounded off. It spends its bits on range, fp16
+# on digits. Torch knows what that means in numbers:
+
+# %%
+import pandas as pd
+
+limits = {name: torch.finfo(dtype) for name, dtype in precision.DTYPES.items()}
+rows = {name: [f.max, f.tiny, f.tiny * f.eps, f.eps] for name, f in limits.items()}
+names = ["largest", "smallest normal", "smallest at all", "from 1 to the next number"]
+pd.DataFrame(rows, names).map("{:.2g}".format)
+
+
+# %% [markdown]
+# Below the *smallest normal* number, the exponent is used up, and the fraction loses a digit with each
+# halving. Such numbers are called subnormal. Below *smallest at all* there is only zero.
+
+# %% tags=["nbval-check-output"]
+sign, exponent, fraction = (int(part, 2) for part in bits(0.1, "fp16").split())
+rebuilt = (-1) ** sign * 2.0 ** (exponent - 15) * (1 + fraction / 1024)
+holds(rebuilt == torch.tensor(0.1).half().item(), "the three parts rebuild the number")
+holds(torch.tensor(2.0**-25).half() == 0, "half of the smallest fp16 number is zero")
+holds(torch.tensor(70000).half().isinf(), "70,000 is infinite in fp16")
+
+
+# %% [markdown]
+# The last row of the table is the reason for the 32 bits that we keep. A step changes a weight a
+# little. If the change is less than half the distance to the next number, the sum is rounded back, and
+# the step is lost. A thousand such steps are lost as well.
+
+# %% tags=["nbval-check-output"]
+low, high = torch.tensor(1.0).bfloat16(), torch.tensor(1.0)
+for _ in range(1000):
+    low, high = low + 1e-4, high + 1e-4
+holds(low == 1, "a weight of 1 in bf16 stays where it is after 1,000 steps of 0.0001")
+holds(abs(high - 1.1) < 1e-3, "in fp32 the same steps take it to 1.1")
+
+# %% [markdown]
+# So the weights stay in fp32, as **master weights**. Each layer gets a 16-bit copy for its product, made
+# on the fly by `torch.autocast`. It keeps a list of operations: products and convolutions run in 16 bits,
+# sums that need their digits, such as a loss, in 32.
+#
+# The gradients are the next worry. We train a network briefly, and take one batch.
+
+# %%
+net = train(BASELINE, data, images=budget.images // 8, evaluations=1).net
+draw = torch.Generator().manual_seed(0)
+x, q = here.batch(*next(here.draws(64, draw)))
+
+
+# %% [markdown]
+# During the backward pass we note the gradients that pass from layer to layer, and afterwards those of
+# the weights. Everything is still fp32.
+
+# %%
+from copy import deepcopy
+
+spied, passing = deepcopy(net), []
+
+
+def watch(layer, given, out):
+    if isinstance(layer, torch.nn.Conv2d):
+        out.register_hook(lambda grad: passing.append(grad.flatten()))
+
+
+for layer in spied.modules():
+    layer.register_forward_hook(watch)
+cross_entropy(spied(x), q).backward()
+weights = torch.cat([parameter.grad.flatten() for parameter in spied.parameters()])
+
+
+# %% [markdown]
+# How large are they? Here is a histogram over powers of two, without the exact zeros, which every format
+# can hold. The three grey lines are the limits of fp16: its smallest number, 2^-24, its smallest normal
+# number, 2^-14, and its largest, 65,504.
+
+# %%
+lines = {}
+for name, grads in {"between layers": torch.cat(passing), "of the weights": weights}.items():
+    sizes = grads[grads != 0].abs().log2().cpu()
+    share = torch.histc(sizes, 66, -48, 18) / len(sizes)
+    lines[name] = (2.0 ** torch.arange(-48, 18), 100 * share)
+figure = plot(lines, "size of a gradient's element (log scale)", "share, %", scale="log")
+for limit in (2**-24, 2**-14, 65504):
+    figure.axes[0].axvline(limit, color="grey")
+plt.show()
+
+
+# %% [markdown]
+# To the left of the first grey line, fp16 holds nothing: those elements become zero. Between the first
+# and the second they keep some of their digits. On the right lies a wide range that nobody uses.
+# Gradients between layers lie further left than those of the weights: a weight adds up what
+# all images and pixels say, while each element between layers belongs to one pixel of one image.
+#
+# If a range is unused on one side and crowded on the other, move everything over. Multiply the loss by
+# a number, and by the chain rule every gradient is multiplied by it. How many are lost at each *loss
+# scale*, and how many overflow?
+
+# %%
+grads, shifts = torch.cat(passing), range(0, 41, 2)
+halves = [(grads[grads != 0] * 2.0**shift).half() for shift in shifts]
+lost = [100 * (half == 0).float().mean().item() for half in halves]
+over = [100 * half.isinf().float().mean().item() for half in halves]
+lines = {"become zero": (shifts, lost), "become infinite": (shifts, over)}
+plot(lines, "loss scale, power of two", "share of elements, %")
+plt.show()
+
+
+# %% [markdown]
+# Between the two lines lies a wide valley in which nearly all elements survive. A good scale lies there,
+# and no great care is needed to hit it. Without a scale, at the left end, this network loses only a
+# part; a longer training or a larger batch makes gradients smaller, and moves the solid line right.
+
+# %% tags=["nbval-check-output"]
+holds(lost == sorted(lost, reverse=True), "the larger the scale, the fewer become zero")
+holds(over == sorted(over), "the larger the scale, the more become infinite")
+holds(min(a + b for a, b in zip(lost, over, strict=True)) < 5, "a scale in between saves 95 %")
+
+# %% [markdown]
+# ## Write it
+#
+# Where the valley lies changes during training, so the scale is found on the way. After the backward
+# pass, divide the gradients by the scale. If one is infinite or not a number, skip the step and halve
+# the scale. After many good steps, try twice as much.
+
+
+# %%
+def unscale(grads, scale):
+    for grad in grads:
+        grad.div_(scale)
+    return all(bool(grad.isfinite().all()) for grad in grads)
+
+
+def next_scale(scale, good, finite, interval=2000):
+    if not finite:
+        return scale / 2, 0
+    if good + 1 == interval:
+        return scale * 2, 0
+    return scale, good + 1
+
+
+# %% [markdown]
+# Look at it. We play 80 steps in which the largest gradient slowly shrinks. So that we see something,
+# growth is tried after eight good steps and not after 2,000.
+
+# %%
+scale, good, history = 2.0**24, 0, []
+for step in range(80):
+    history.append(torch.tensor(scale).log2().item())
+    largest = torch.tensor(scale * 0.95**step).half()
+    scale, good = next_scale(scale, good, bool(largest.isfinite()), interval=8)
+plot({"scale": (range(80), history)}, "step", "loss scale, power of two")
+plt.show()
+
+# %% [markdown]
+# At first the scale falls with every step, and those steps are lost. Then it climbs after the gradients,
+# and each drop marks one skipped step: the price of staying near the edge.
+#
+# ## Check it
+#
+# First, our two functions, the package's `LossScale` and torch's `GradScaler` side by side, with
+# overflows at four steps.
+
+# %%
+theirs = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=5)
+card, scale, good, same = precision.LossScale(1024.0, interval=5), 1024.0, 0, []
+optimizer = torch.optim.SGD([weight := torch.ones(3, requires_grad=True)], 0.1)
+for step in range(40):
+    weight.grad = None
+    loss = weight.square().sum() * (float("inf") if step in (3, 4, 17, 30) else 0.1 * step)
+    theirs.scale(loss).backward()
+    grads = [weight.grad.clone(), weight.grad.clone()]  # still scaled
+    theirs.unscale_(optimizer)
+    finite = unscale(grads[:1], scale)
+    same.append(finite == card.unscale(grads[1:]))
+    same += [torch.equal(grad, weight.grad) for grad in grads]
+    theirs.step(optimizer)
+    theirs.update()
+    (scale, good), card = next_scale(scale, good, finite, 5), card.update(finite)
+    same.append(scale == card.value == theirs.get_scale())
+
+
+# %% tags=["nbval-check-output"]
+holds(all(same), "ours, the package's and torch's scaler agree in each of 40 steps")
+holds(weight.isfinite().all(), "no overflow ever reached a weight")
+
+# %% [markdown]
+# Second, two laws. Scaling by a power of two only moves the exponent, so in fp32 it changes no digit. And
+# gradient clipping, which shortens a long gradient, must come after unscaling: the scaled gradient is always too
+# long.
+
+
+# %% tags=["nbval-check-output"]
+def clip(grad, longest):
+    return grad * min(1.0, longest / grad.norm().item())
+
+
+layer, given = torch.nn.Linear(8, 3), torch.ones(1, 8)
+plain = torch.autograd.grad(layer(given).sum(), layer.weight)[0]
+scaled = torch.autograd.grad(layer(given).sum() * 2**16, layer.weight)[0]
+holds(torch.equal(scaled / 2**16, plain), "unscaled gradients are the plain ones, bit for bit")
+late = clip(scaled, 0.01) / 2**16
+holds(late.norm() < clip(plain, 0.01).norm() / 100, "clipping before unscaling kills the step")
+
+
+# %% [markdown]
+# Third, the schedule. A learning rate that follows the step number must wait when a step is skipped. We
+# ask the real loop, with two tricks of our own: a loss scale far too large, so that the
+# first steps must overflow, and a learning-rate factor of 1 that writes down which step it was asked for.
+
+
+# %%
+from dataclasses import replace
+
+from fasttricks.models import create
+
+
+class TooLarge(MixedPrecision):
+    def scaler(self, device):
+        return torch.amp.GradScaler(device.type, init_scale=2.0**24)
+
+
+class Diary:
+    chapter, slots, asked = 2, ("lr_factors",), []
+
+    def lr_factor(self, step, steps, batch):
+        self.asked.append(step)
+        return 1.0
+
+
+# %% tags=["nbval-check-output"]
+few, narrow = replace(here, val=here.val[:64]), replace(BASELINE, batch=16)
+fresh = create(budget.model, 1, 10).to(device)
+fit(narrow + TooLarge("fp16") + Diary(), fresh, few, 4 * 16, seed=0, evaluations=1)
+holds(Diary.asked.count(0) > 1, "a skipped step asks for the same learning rate again")
+holds(list(dict.fromkeys(Diary.asked)) == [0, 1, 2, 3], "each step of the schedule is taken")
+
+
+# %% [markdown]
+# Last, the memory. For the backward pass, autograd keeps what each layer was given. We count those
+# bytes, the 16-bit copies of the weights included.
+
+
+# %%
+from torch.autograd.graph import saved_tensors_hooks
+
+
+def kept(name, batch):
+    held = {}
+    spy = saved_tensors_hooks(lambda t: held.setdefault(t.data_ptr(), t), lambda t: t)
+    with spy, MixedPrecision(name).autocast(device):
+        net(here.normalise(here.train.x[:batch]))
+    return sum(tensor.nbytes for tensor in held.values()) / 1e6
+
+
+sizes = (16, 64, 256)
+memory = {name: (sizes, [kept(name, batch) for batch in sizes]) for name in ("fp32", "bf16")}
+plot(memory, "batch", "megabytes kept for backward", marks=True)
+plt.show()
+
+
+# %% tags=["nbval-check-output"]
+halved = [b < 0.7 * a for a, b in zip(memory["fp32"][1], memory["bf16"][1], strict=True)]
+holds(all(halved), "autocast keeps less than 70 % of the bytes, at every batch")
+kinds = {parameter.dtype for parameter in net.parameters()}
+holds(kinds == {torch.float32}, "and the master weights are still fp32")
+
+
+# %% [markdown]
+# The dashed line runs at about half the height of the solid one, on any device, for most of what is
+# kept are activations, and they now take two bytes each instead of four. That room is worth a larger
+# batch or a larger network, even where no time is saved.
+#
+# ## Use it
+#
+# Two recipes, the same seeds, the same number of images, fresh networks.
+
+# %%
+arms = train_arms({"fp32": BASELINE, "mixed": BASELINE + MixedPrecision()}, data)
+accuracy_table(arms)
+
+# %% [markdown]
+# Read *lowest and highest gain* first. Where that range includes zero, so few runs do not tell the two
+# apart, and that is the hope: the trick is to cost no accuracy. Then read *seconds*.
+
+# %%
+accuracy_against_time(arms)
+plt.show()
+
+# %% [markdown]
+# Where the dashed runs end left of the solid ones, the device rewards 16 bits even on this small
+# network. Where they end to the right, it does not: each layer pays for its casts, and a small layer has
+# little to win back.
+#
+# So the size decides. We time forward and backward on one batch that stays on the device, fp32 and mixed
+# in turns, and take the median ratio.
+
+
+# %%
+def seconds(model, given, trick):
+    started = now(device)
+    with trick.autocast(device):
+        loss = model(given).float().square().mean()
+    loss.backward()
+    return now(device) - started
+
+
+def speed_up(model, given):
+    tricks = MixedPrecision("fp32"), MixedPrecision()
+    times = [[seconds(model, given, trick) for trick in tricks] for _ in range(8)]
+    return median([full / mixed for full, mixed in times[2:]])
+
+
+# %% [markdown]
+# First the shared network, at several batch sizes. Above the dashed line, mixed precision is faster.
+
+
+# %%
+def show_ratios(ratios, xlabel):
+    sizes = list(ratios)
+    lines = {"measured": (sizes, list(ratios.values())), "break-even": (sizes, [1] * len(sizes))}
+    plot(lines, xlabel, "fp32 seconds / mixed seconds", scale="log", marks=True)
+    plt.show()
+
+
+batches = (8, 16, 32, 64, 128, 256)
+ratios = {batch: speed_up(net, here.normalise(here.train.x[:batch])) for batch in batches}
+show_ratios(ratios, "batch")
+
+
+# %% [markdown]
+# The batch is one lever. The width of a layer is the other: products grow with its square, casts do not.
+# We time two convolutions, and double their width until a step takes long.
+
+# %%
+ratios = {}
+for width in (8, 16, 32, 64, 128, 256, 512, 1024):
+    pair = [torch.nn.Conv2d(width, width, 3, padding=1, device=device) for _ in range(2)]
+    given, started = torch.randn(32, width, 14, 14, device=device), now(device)
+    ratios[width] = speed_up(torch.nn.Sequential(*pair), given)
+    if now(device) - started > 2:
+        break
+show_ratios(ratios, "channels")
+
+
+# %% [markdown]
+# Where the solid line crosses the dashed one is the break-even of this machine. On a device that imitates
+# bf16 it may never cross, however wide the layer; mixed precision is then a loss of time, and you should
+# leave it out. Large networks on the right hardware lie far to the right. NVIDIA reports 3.26 times the
+# images a second for ResNet-50 on one V100 against fp32, and 2.63 on one A100 against TF32
+# ([DeepLearningExamples](https://github.com/NVIDIA/DeepLearningExamples/tree/master/PyTorch/Classification/ConvNets/resnet50v1.5)).
+#
+# ## Break it
+#
+# Leave out the master weights: everything in bf16. We go on with a trained network at a tenth of its
+# learning rate, as most schedules do towards the end.
+
+# %%
+gentle, before = replace(BASELINE, lr=1e-4) + MixedPrecision("bf16"), arms["fp32"][0]
+nets = {"master weights": deepcopy(before.net), "all in bf16": deepcopy(before.net).bfloat16()}
+runs = [fit(gentle, model, here, budget.images // 4, 1, 1) for model in nets.values()]
+scores = [before.val_accuracy, *(run.curve[-1][2] for run in runs)]
+pd.Series(scores, ["before", *nets], name="validation accuracy")
+
+
+# %% [markdown]
+# A lower rate late in training usually lifts the accuracy. Compare how much of that lift the last row
+# gets. The difference may be small, and this is one run each. The cause is certain, though. Look at the
+# gains of the normalisation layers, numbers near 1 like the one above. How many of those over a quarter
+# have moved at all?
+
+
+# %% tags=["nbval-check-output"]
+def gains(model):
+    return torch.cat([m.weight for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)])
+
+
+large = gains(before.net).abs() > 0.25
+first, full, low = (gains(model)[large] for model in (before.net, *nets.values()))
+holds((full != first).float().mean() > 0.5, "with master weights, most gains have moved")
+holds(torch.equal(low, first.bfloat16()), "in bf16 alone, not one has")
+
+
+# %% [markdown]
+# Small weights still move in bf16, because numbers near zero lie closer together. So training does not
+# stop, it only gets stiff, and that is hard to notice.
+#
+# Now the other half: fp16 without its loss scale. We multiply the loss by a factor and
+# ask how far the 16-bit gradient is from the fp32 one. A small factor is what a small loss weight or a
+# large batch does to gradients. A large factor is a loss scale.
+
+
+# %%
+def gradient(name, factor=1.0):
+    net.zero_grad()
+    with MixedPrecision(name).autocast(device):
+        loss = cross_entropy(net(x), q) * factor
+    loss.backward()
+    return torch.cat([parameter.grad.flatten() / factor for parameter in net.parameters()])
+
+
+exact, shifts, off = gradient("fp32"), range(-24, 33, 4), {}
+for name in ("fp16", "bf16"):
+    errors = [(gradient(name, 2.0**shift) - exact).norm() / exact.norm() for shift in shifts]
+    off[name] = (shifts, [error.item() for error in errors])
+plot(off, "factor on the loss, power of two", "relative error of the gradient", marks=True)
+plt.show()
+
+# %% [markdown]
+# An error of 1 is that of no gradient at all; above 1, what is left misleads. The fp16 line has a floor with a wall on each
+# side. On the left gradients vanish; on the right they
+# overflow, and where the line ends there is no number left to draw. The bf16 line is flat: it has fp32's
+# range and needs no scale. But on its floor fp16 is the more accurate of the two, for it has three more
+# digits. At factor 1 this small network may still do without a scale; you cannot know that of the next.
+
+# %% tags=["nbval-check-output"]
+fp16, bf16 = off["fp16"][1], off["bf16"][1]
+holds(fp16[0] > 0.5, "fp16 with a tiny factor has lost the gradient")
+holds(not fp16[-1] < 100, "with a huge factor it overflows")
+holds(max(bf16) < 2 * min(bf16), "bf16 does not care about the factor")
+holds(fp16[8] < 0.8 * bf16[8], "with a loss scale of 2^8, fp16 is closer to fp32 than bf16")
+
+
+# %% [markdown]
+# ## Questions
+#
+# **1. Why does bf16 need no loss scale?**
+#
+# <details><summary>Answer</summary>It has the 8 exponent bits of fp32, so what fp32 can hold hardly
+# ever vanishes or overflows in it.</details>
+#
+# **2. Why are scales powers of two?**
+#
+# <details><summary>Answer</summary>They move the exponent alone, so scaling and unscaling round
+# nothing.</details>
+#
+# **3. Why must the weights stay in fp32, if the products do not need it?**
+#
+# <details><summary>Answer</summary>A step adds a small number to a large one. In 16 bits it is rounded
+# away, every time.</details>
+#
+# **4. Your loss scale halves at every step. What is wrong?**
+#
+# <details><summary>Answer</summary>The gradients are infinite or not numbers at any scale: the loss itself
+# has blown up. Lower the learning rate.</details>
+#
+# **5. Mixed precision made your training slower. What can you try?**
+#
+# <details><summary>Answer</summary>A larger batch, in the memory that it saves, and wider layers; or leave
+# it out, if the device imitates the format.</details>
+#
+# ## Exercises
+#
+# Replace `raise NotImplementedError` by your code and run the cell. A wrong answer gets a hint.
+#
+# **Exercise 1.** Say whether a step is lost: whether adding `update` to `weight` in a format changes
+# nothing.
+
+
+# %%
+from fasttricks.exercises import check
+
+
+def is_lost(weight, update, dtype):
+    raise NotImplementedError
+
+
+check("precision", 1, is_lost)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def is_lost(weight, update, dtype):
+#     start = torch.tensor(weight, dtype=dtype)
+#     return bool(start + torch.tensor(update, dtype=dtype) == start)
+# ```
+#
+# </details>
+#
+# **Exercise 2.** Return the largest power of two by which these fp32 gradients can be multiplied so that
+# none exceeds 65,504.
+
+
+# %%
+def largest_scale(grads):
+    raise NotImplementedError
+
+
+check("precision", 2, largest_scale)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def largest_scale(grads):
+#     return 2.0 ** math.floor(math.log2(65504 / grads.abs().max().item()))
+# ```
+#
+# </details>
+#
+# **Exercise 3.** Given for each step whether its gradients were finite, return the list of the scales that
+# those steps used.
+
+
+# %%
+def scales(finite, first=65536.0, interval=2000):
+    raise NotImplementedError
+
+
+check("precision", 3, scales)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def scales(finite, first=65536.0, interval=2000):
+#     used, scale, good = [], first, 0
+#     for fine in finite:
+#         used.append(scale)
+#         good = good + 1 if fine else 0
+#         if not fine:
+#             scale = scale / 2
+#         elif good == interval:
+#             scale, good = scale * 2, 0
+#     return used
+# ```
+#
+# </details>
+#
+# ## Further reading
+#
+# - Micikevicius et al. 2017, [arXiv 1710.03740](https://arxiv.org/abs/1710.03740): master weights, loss
+#   scaling, and a histogram like ours.
+# - Kalamkar et al. 2019, [arXiv 1905.12322](https://arxiv.org/abs/1905.12322): a study of bfloat16 for
+#   training.
+# - PyTorch's [notes on automatic mixed precision](https://pytorch.org/docs/stable/notes/amp_examples.html):
+#   clipping, accumulation, several losses.
