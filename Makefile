@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests share the cores: a worker a core, each with one thread (two threads each would fight).
+PYTEST := OMP_NUM_THREADS=1 FASTTRICKS_BUDGET=smoke $(BIN)/python -m pytest -n auto --dist loadfile
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600
 
 .DEFAULT_GOAL := help
@@ -24,11 +26,11 @@ run: $(READY)  ## train plainly and with all seven tricks, and print how much so
 	@$(BIN)/python tools/execute.py 08_capstone
 
 test: $(READY)  ## every test, and every notebook under nbval
-	@FASTTRICKS_BUDGET=smoke $(BIN)/python -m pytest tests
-	@FASTTRICKS_BUDGET=smoke $(BIN)/python -m pytest $(NBVAL) notebooks
+	@$(PYTEST) tests
+	@$(PYTEST) $(NBVAL) notebooks
 
 smoke: $(READY)  ## every notebook in the smallest budget
-	@FASTTRICKS_BUDGET=smoke $(BIN)/python -m pytest -q $(NBVAL) notebooks
+	@$(PYTEST) -q $(NBVAL) notebooks
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks

@@ -118,8 +118,8 @@ plt.show()
 
 # %% [markdown]
 # Follow the two lines. They fall together, then part: the training loss heads for zero, for the network
-# learns its labels by heart. The validation loss stops falling, and given enough epochs it climbs again.
-# From there on, more training makes the network worse at saying how likely its answers are.
+# learns its labels by heart. The validation loss stops falling long before. Where it climbs again, more
+# training makes the network worse at saying how likely its answers are.
 #
 # ## By hand: four images
 #

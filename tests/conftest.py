@@ -6,9 +6,13 @@ os.environ.setdefault("FASTTRICKS_BUDGET", "smoke")
 
 import pytest
 import torch
+from hypothesis import settings
 
 from fasttricks import Data, load
 from fasttricks.data import Split
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
