@@ -415,10 +415,10 @@ plt.show()
 {name: round(score(run.net), 3) for name, run in steep.items()}
 
 # %% [markdown]
-# Same rate, same batch, same seed; the only difference is how the first third began. Without the ramp, look
-# for an end near the 0.1 of a blind guess: the first steps threw the weights to a place from which they did not
-# return. Where the two ends are close, the rate was not beyond your network's edge. Batch norm moves
-# that edge far out.
+# Same rate, same batch, same seed; the only difference is how the first third began. Where the run without
+# the ramp ends far lower, its first steps threw the weights to a place from which they had not come back when
+# the images ran out. Where the two ends are close, the rate was not beyond your network's edge. Batch norm
+# moves that edge far out. It is one seed: read the order, not the size.
 #
 # Second, the end of linear scaling. Here are, for each linear run, the steps and the sum of their rates.
 
