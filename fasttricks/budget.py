@@ -32,7 +32,7 @@ class Budget:
 
 
 BUDGETS = {
-    "smoke": Budget("smoke", "test_resnet", 28, 6_400, 6_400, 6_400, 1, 0.70),
+    "smoke": Budget("smoke", "test_resnet", 28, 6_400, 6_400, 6_400, 1, 0.65),
     "cpu": Budget("cpu", "test_resnet", 28, 25_600, 192_000, 25_600, 3, 0.89),
     "gpu": Budget("gpu", "resnet18", 64, 102_400, 512_000, 102_400, 3, 0.92),
 }
