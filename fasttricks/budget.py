@@ -47,7 +47,7 @@ def choose_budget(name: str | None = None) -> Budget:
     return BUDGETS[wanted]
 
 
-# Tuned on two CPU cores over rate, batch and optimiser (SGD with Nesterov momentum was slower).
+# Chosen in short trials on two CPU cores over rate, batch and optimiser; no study records it yet.
 BASELINE = Recipe(lr=1e-3, batch=128, optimizer="adamw", weight_decay=0.05)
 SEVEN: tuple[Trick, ...] = (
     Distributed(),
