@@ -14,7 +14,7 @@ from .budget import BASELINE, BUDGETS, SEVEN, choose_budget
 from .data import Data, load
 from .launch import WORKER
 from .recipe import NAMES, Recipe, select
-from .speed import ROUNDS, compare, peak_memory
+from .speed import ROUNDS, Probe, compare, peak_memory, take
 from .train import LETTERS, Job, pretrain, save, train, train_here
 from .tricks import Distributed
 
@@ -125,8 +125,8 @@ def parser() -> argparse.ArgumentParser:
         help="versions, device, budget, data and weights found",
         description="What is here: versions, device, budget, data, weights.",
     )
-    work = commands.add_parser("work")  # what `launch` starts; not for people
-    work.add_argument("folder", type=Path)
+    for name in ("work", "probe"):  # what `launch` starts; not for people
+        commands.add_parser(name).add_argument("folder", type=Path)
     return top
 
 
@@ -260,6 +260,13 @@ def run_work(options: argparse.Namespace) -> None:
         record.write_json(options.folder / "run.json", run.to_json())
 
 
+def run_probe(options: argparse.Namespace) -> None:
+    """One launched process: measure what the folder says, leave the result there (rank 0)."""
+    found = take(Probe(**json.loads((options.folder / "probe.json").read_text())))
+    if int(os.environ.get("RANK", 0)) == 0:
+        record.write_json(options.folder / "found.json", found)
+
+
 def main(words: list[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 when what was asked for cannot be."""
     options = parser().parse_args(words)
@@ -269,6 +276,7 @@ def main(words: list[str] | None = None) -> int:
         "speed": run_speed,
         "info": run_info,
         "work": run_work,
+        "probe": run_probe,
     }
     try:
         run[options.command](options)

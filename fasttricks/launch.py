@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file
 
 from . import models
-from .progress import REPORT, Bar, follow
+from .progress import REPORT, Bar
 from .record import Run, write_json
 
 if TYPE_CHECKING:
@@ -38,14 +39,43 @@ def command_line(processes: int) -> list[str]:
     return [*torchrun, "--nproc-per-node", str(processes), "-m"]
 
 
-def environment(processes: int, started: float) -> dict[str, str]:
-    """What a launched process finds in its environment; cores are shared out evenly."""
+def environment(shares: int, started: float) -> dict[str, str]:
+    """What a launched process finds in its environment; the cores make so many equal shares."""
     package = str(Path(__file__).resolve().parents[1])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     extra = {WORKER: str(started), REPORT: "1", "PYTHONPATH": os.pathsep.join(paths)}
-    if processes > 1:
-        extra["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
+    if shares > 1:
+        extra["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // shares))
     return {**os.environ, **extra}
+
+
+def call(
+    processes: int,
+    words: list[str],  # of the command `fasttricks`
+    result: Path,  # the file that it leaves
+    environ: dict[str, str],
+    hear: Callable[[Iterable[str]], None],  # takes the lines that the processes write
+) -> dict[str, Any]:
+    """Run a command in new processes; what it left. Raises RuntimeError if it left nothing."""
+    with subprocess.Popen(
+        [*command_line(processes), "fasttricks", *words],
+        env=environ,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        last: deque[str] = deque(maxlen=30)
+        try:
+            hear(last.append(line) or line for line in process.stdout)
+        except BaseException:
+            process.terminate()
+            raise
+    if not result.exists():
+        raise RuntimeError(
+            f"{processes} launched process(es) ended with status {process.returncode} and no "
+            f"result. Their last words:\n{''.join(last)}"
+        )
+    return json.loads(result.read_text())
 
 
 def launch(
@@ -57,28 +87,11 @@ def launch(
     """Run the job in new processes. Raises RuntimeError with their last words if they fail."""
     processes = job.recipe.world.count()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, bar = Path(name), Bar(job.label, job.images)
         write_json(folder / "job.json", job.to_json())
-        command = [*command_line(processes), "fasttricks", "work", name]
-        bar, words = Bar(job.label, job.images), deque(maxlen=30)
-        with subprocess.Popen(
-            command,
-            env=environment(processes, started),
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        ) as process:
-            try:
-                follow(process.stdout, bar, words.append)
-            except BaseException:
-                process.terminate()
-                raise
-        if not (folder / "run.json").exists():
-            raise RuntimeError(
-                f"{processes} launched process(es) ended with status {process.returncode} and no "
-                f"result. Their last words:\n{''.join(words)}"
-            )
-        run = Run.from_json(json.loads((folder / "run.json").read_text()))
+        environ = environment(processes, started)
+        record = call(processes, ["work", name], folder / "run.json", environ, bar.follow)
+        run = Run.from_json(record)
         net = models.create(job.model, channels, classes)
         net.load_state_dict(load_file(folder / "net.safetensors"))
     run = run.with_net(net)

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from tqdm import tqdm
 
@@ -77,16 +77,11 @@ class Bar:
         if self.drawing:
             self.file.write(f"{self.label}: {line}\n")
 
-
-def follow(
-    lines: Iterable[str],  # what a launched process writes
-    bar: Bar,
-    echo: Callable[[str], None],  # takes the lines that are no report
-) -> None:
-    """Feed a launched process's reports to the bar."""
-    for line in lines:
-        try:
-            report = json.loads(line)
-            bar.show(report["images"], report["accuracy"])
-        except (ValueError, TypeError, KeyError):
-            echo(line)
+    def follow(self, lines: Iterable[str]) -> None:
+        """Show what a launched process reports; other lines it may write are passed over."""
+        for line in lines:
+            try:
+                report = json.loads(line)
+                self.show(report["images"], report["accuracy"])
+            except (ValueError, TypeError, KeyError):
+                continue

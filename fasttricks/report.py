@@ -4,8 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from .recipe import Recipe, name_of
@@ -65,17 +67,22 @@ def column(runs: Sequence[Run], reference: Sequence[Run]) -> dict[str, str]:
     """What the table says of one arm."""
     found = sorted(run.val_accuracy for run in runs)
     return {
-        "seconds to target, train clock": f"{seconds_to_target(runs):.1f}",
-        "seconds to target, cold wall": f"{seconds_to_target(runs, 'wall_seconds'):.1f}",
+        "seconds to target, train clock": written(seconds_to_target(runs), "never"),
+        "seconds to target, cold wall": written(seconds_to_target(runs, "wall_seconds"), "never"),
         "images seen": f"{runs[0].images_seen:,}",
         "images a second": f"{median([run.images_per_second for run in runs]):,.0f}",
         "validation accuracy, mean": f"{mean_accuracy(runs):.4f}",
         "lowest and highest": f"{found[0]:.4f} {found[-1]:.4f}",
-        "speed-up, train clock": f"{speed_up(runs, reference):.1f}",
-        "speed-up, cold wall": f"{speed_up(runs, reference, 'wall_seconds'):.1f}",
+        "speed-up, train clock": written(speed_up(runs, reference), "-"),
+        "speed-up, cold wall": written(speed_up(runs, reference, "wall_seconds"), "-"),
         "processes, precision": f"{runs[0].processes}, {runs[0].precision}",
         "runs": str(len(runs)),
     }
+
+
+def written(value: float, never: str) -> str:
+    """One decimal, or a word where there is no finite number above 0."""
+    return f"{value:.1f}" if 0 < value < math.inf else never
 
 
 def recipe_table(recipe: Recipe) -> pd.DataFrame:
@@ -118,11 +125,21 @@ def accuracy_against_time(arms: Arms) -> Figure:
         ylabel="validation accuracy",
         title=caption(run),
     )
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else "")
+    plain_numbers(axes.xaxis)
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
     return figure
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Label a logarithmic axis 1, 2, 5, 10 instead of in powers of ten."""
+
+    def between(value: float, _: int) -> str:
+        low, high = axis.get_view_interval()
+        return f"{value:g}" if high < 300 * low and f"{value:e}"[0] in "25" else ""
+
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(between)
 
 
 def accuracy_table(arms: Arms) -> pd.DataFrame:
@@ -158,6 +175,8 @@ def plot(
         style, colour = STYLES[number % 4], COLOURS[number % 4]
         axes.plot(x, y, style, color=colour, label=label, marker=MARKS[number % 4] if marks else "")
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title, xscale=scale)
+    if scale == "log":
+        plain_numbers(axes.xaxis)
     if len(lines) > 1:
         axes.legend()
     axes.grid(alpha=0.3)
@@ -178,4 +197,26 @@ def show(
         ax.imshow(picture.numpy(), cmap="gray")
         ax.set_title(title, fontsize=9)
         ax.axis("off")
+    return figure
+
+
+def tally(
+    grids: Sequence[torch.Tensor],  # (rows, columns) whole numbers each
+    titles: Sequence[str],
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """A row of grids with their numbers in them; the larger, the darker."""
+    figure, panels = plt.subplots(
+        1, len(grids), figsize=(1.35 * len(grids), 1.9), squeeze=False, layout="constrained"
+    )
+    top = int(max(grid.max() for grid in grids))
+    for axes, grid, title in zip(panels[0], grids, titles, strict=True):
+        axes.imshow(grid.numpy(), cmap="Greys", vmin=0, vmax=top)
+        for (row, column), number in np.ndenumerate(grid.numpy()):
+            colour = "white" if number > top / 2 else "black"
+            axes.text(column, row, f"{number:g}", ha="center", va="center", color=colour)
+        axes.set_title(title, fontsize=9)
+        axes.set(xlabel=xlabel, xticks=[], yticks=[])
+    panels[0, 0].set_ylabel(ylabel)
     return figure

@@ -12,6 +12,7 @@ from fasttricks import BASELINE, SEVEN, Data, Distributed, train
 from fasttricks.launch import command_line, environment
 from fasttricks.loop import World
 from fasttricks.models import begin
+from fasttricks.speed import measure
 
 HERE = Path(__file__).parent
 
@@ -72,3 +73,13 @@ def test_a_failure_is_told_with_its_last_words(small, monkeypatch):
 def test_hand_made_data_cannot_be_launched(small):
     with pytest.raises(ValueError, match="by name"):
         train(BASELINE, Data("mine", small.classes, small.train, small.val, small.test), fresh=True)
+
+
+def test_steps_and_all_reduces_are_measured_in_real_processes():
+    steps, reduces = measure(2, [8, 32], [4096, 65536])
+    assert list(steps) == [8, 32]
+    assert list(reduces) == [4096, 65536]
+    assert all(0 < seconds < 60 for seconds in (*steps.values(), *reduces.values()))
+    alone, nothing = measure(1, [8], shares=2)
+    assert list(alone) == [8]
+    assert not nothing

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pytest
+import torch
 
 from fasttricks import BASELINE, SEVEN, train
 from fasttricks.report import (
@@ -17,6 +18,7 @@ from fasttricks.report import (
     show,
     speed_up,
     table,
+    tally,
 )
 
 
@@ -79,3 +81,19 @@ def test_claims(capsys):
     assert capsys.readouterr().out == "holds: one is one\n"
     with pytest.raises(AssertionError, match="does not hold: two is one"):
         holds(False, "two is one")
+
+
+def test_tally_writes_every_number():
+    figure = tally([torch.eye(2), 4 * torch.eye(2)], ["a", "b"], "x", "y")
+    texts = [[text.get_text() for text in panel.texts] for panel in figure.axes]
+    assert texts == [["1", "0", "0", "1"], ["4", "0", "0", "4"]]
+    plt.close(figure)
+
+
+def test_a_log_axis_is_labelled_in_plain_numbers():
+    figure = plot({"a": ([3, 30], [0, 1])}, "x", "y", scale="log")
+    figure.canvas.draw()
+    labels = {label.get_text() for label in figure.axes[0].get_xticklabels(which="both")}
+    assert {"5", "10", "20"} <= labels
+    assert not any("$" in label for label in labels)
+    plt.close(figure)
