@@ -1,4 +1,4 @@
-# make run | test | lab | smoke | lint | notebooks | help
+# make run | test | test-colab | lab | smoke | lint | notebooks | help
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,10 +8,10 @@ PYTEST := OMP_NUM_THREADS=1 FASTTRICKS_BUDGET=smoke $(BIN)/python -m pytest -n a
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab smoke lint notebooks clean
+.PHONY: help run test test-colab lab smoke lint notebooks clean
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
 
 $(READY): pyproject.toml tools/check_setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -28,6 +28,9 @@ run: $(READY)  ## train plainly and with all seven tricks, and print how much so
 test: $(READY)  ## every test, and every notebook under nbval
 	@$(PYTEST) tests
 	@$(PYTEST) $(NBVAL) notebooks
+
+test-colab: $(READY)  ## one notebook as a bare Google Colab would run it, on our oldest dependencies
+	@$(BIN)/python tools/colab.py
 
 smoke: $(READY)  ## every notebook in the smallest budget
 	@$(PYTEST) -q $(NBVAL) notebooks

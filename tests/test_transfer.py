@@ -40,6 +40,16 @@ def test_body_moves_and_head_stays(file):
     assert not torch.equal(moved["conv1.0.weight"], fresh["conv1.0.weight"])
 
 
+def test_grey_weights_serve_colour_images():
+    """A grey image in three equal colours looks to the new body as it did to the old one."""
+    torch.manual_seed(0)
+    grey = begin(BASELINE + Transfer(), "test_resnet", 1, 10).eval()
+    colour = begin(BASELINE + Transfer(), "test_resnet", 3, 10).eval()
+    x = torch.rand(2, 1, 28, 28)
+    seen, again = grey.forward_features(x), colour.forward_features(x.expand(-1, 3, -1, -1))
+    assert torch.allclose(seen, again, atol=1e-5)
+
+
 def test_pth_is_the_same(file, tmp_path):
     state = given_state(str(file), "test_resnet")
     for content in (state, {"state_dict": state}):

@@ -24,14 +24,15 @@ def transplant(
 ) -> dict[str, Tensor]:
     """The new state: the given body, the own head. Raises ValueError where a body differs.
 
-    A first convolution for three colours serves a grey image with its three filters summed.
+    A first convolution for three colours serves a grey image with its three filters summed; one for
+    grey images serves three colours with a third of its filter each.
     """
     body = {name: tensor for name, tensor in own.items() if not is_head(name, head)}
     result = dict(own)
     for name, tensor in body.items():
         source = given.get(name)
-        if source is not None and source.ndim == 4 and tensor.shape[1] == 1 < source.shape[1]:
-            source = source.sum(1, keepdim=True)
+        if source is not None and source.ndim == tensor.ndim == 4:
+            source = recolour(source, tensor.shape[1])
         if source is None or source.shape != tensor.shape:
             found = "is missing" if source is None else f"has shape {tuple(source.shape)}"
             raise ValueError(
@@ -40,6 +41,18 @@ def transplant(
             )
         result[name] = source.to(tensor)
     return result
+
+
+def recolour(
+    filters: Tensor,  # (F, C, H, W) of the first convolution
+    channels: int,  # colours of the images to come
+) -> Tensor:
+    """(F, channels, H, W): filters that answer to a grey image as the given ones do."""
+    if channels == 1 < filters.shape[1]:
+        return filters.sum(1, keepdim=True)
+    if filters.shape[1] == 1 < channels:
+        return filters.expand(-1, channels, -1, -1) / channels
+    return filters
 
 
 def is_head(name: str, head: str) -> bool:
