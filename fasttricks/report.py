@@ -38,6 +38,19 @@ def median(values: Sequence[float]) -> float:
     return float(pd.Series(values).median())
 
 
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """The bootstrap's 95 % interval of the mean; of three values it is little but their range."""
+    draws = np.random.default_rng(0).choice(list(values), (10_000, len(values))).mean(1)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def gains(runs: Sequence[Run], reference: Sequence[Run]) -> list[float]:
+    """Points of validation accuracy by which each run is above the reference's of its seed."""
+    pairs = zip(runs, reference, strict=True)
+    return [100 * (run.val_accuracy - other.val_accuracy) for run, other in pairs]
+
+
 def seconds_to_target(
     runs: Sequence[Run],
     clock: str = "train_seconds",  # or "wall_seconds"
@@ -148,12 +161,12 @@ def accuracy_table(arms: Arms) -> pd.DataFrame:
     rows = {}
     for name, runs in arms.items():
         found = pd.Series([run.val_accuracy for run in runs])
-        gains = found - pd.Series([run.val_accuracy for run in first])
+        won = gains(runs, first)
         rows[name] = {
             "validation accuracy, mean": f"{found.mean():.4f}",
             "lowest and highest": f"{found.min():.4f} {found.max():.4f}",
-            "gain over the first arm, points": f"{100 * gains.mean():+.2f}",
-            "lowest and highest gain": f"{100 * gains.min():+.2f} {100 * gains.max():+.2f}",
+            "gain over the first arm, points": f"{np.mean(won):+.2f}",
+            "lowest and highest gain": f"{min(won):+.2f} {max(won):+.2f}",
             "seconds, median": f"{median([run.train_seconds for run in runs]):.1f}",
             "images": f"{runs[0].images_seen:,}",
             "runs": str(len(runs)),
@@ -197,6 +210,25 @@ def show(
         ax.imshow(picture.numpy(), cmap="gray")
         ax.set_title(title, fontsize=9)
         ax.axis("off")
+    return figure
+
+
+def bars(
+    values: Mapping[str, Sequence[float]],  # by label, a value a seed
+    xlabel: str,
+    title: str = "",
+) -> Figure:
+    """A bar for each mean, a line for its interval, a dot for each value."""
+    figure, axes = plt.subplots(figsize=(7, 0.45 * len(values) + 1.1), layout="constrained")
+    for row, found in enumerate(values.values()):
+        axes.barh(row, np.mean(found), color="lightgrey", edgecolor="black")
+        axes.plot(interval(found), [row, row], "k-", lw=2)
+        axes.plot(found, [row] * len(found), "k.", ms=5)
+    axes.set(xlabel=xlabel, title=title, yticks=range(len(values)), yticklabels=list(values))
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.grid(alpha=0.3, axis="x")
     return figure
 
 

@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +13,10 @@ from fasttricks import BASELINE, SEVEN, train
 from fasttricks.report import (
     accuracy_against_time,
     accuracy_table,
+    bars,
+    gains,
     holds,
+    interval,
     plot,
     recipe_table,
     seconds_to_target,
@@ -96,4 +101,28 @@ def test_a_log_axis_is_labelled_in_plain_numbers():
     labels = {label.get_text() for label in figure.axes[0].get_xticklabels(which="both")}
     assert {"5", "10", "20"} <= labels
     assert not any("$" in label for label in labels)
+    plt.close(figure)
+
+
+def test_gains_are_of_runs_that_share_a_seed(run):
+    assert gains(arm(run, [0.8, 0.9], [1, 1]), arm(run, [0.7, 0.6], [1, 1])) == pytest.approx(
+        [10, 30]
+    )
+    with pytest.raises(ValueError, match="longer"):
+        gains(arm(run, [0.8], [1]), arm(run, [0.7, 0.6], [1, 1]))
+
+
+def test_interval_is_the_bootstraps():
+    """Held against every resample there is: 5 to the power of 5."""
+    values = [1.0, 2.0, 4.0, 8.0, 9.5]
+    every = np.array(list(product(values, repeat=5))).mean(1)
+    assert interval(values) == pytest.approx(np.quantile(every, [0.025, 0.975]), abs=0.1)
+    assert interval([3.0]) == (3.0, 3.0)
+
+
+def test_bars_draw_means_and_every_value():
+    figure = bars({"a": [1.0, 3.0], "b": [-1.0]}, "points")
+    axes = figure.axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [2.0, -1.0]
+    assert axes.lines[1].get_xdata().tolist() == [1.0, 3.0]
     plt.close(figure)
