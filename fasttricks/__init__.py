@@ -1,6 +1,6 @@
 """Seven tricks that train neural networks faster: tricks fill the slots of a recipe."""
 
-from .budget import BASELINE, SEVEN, Budget, choose_budget
+from .budget import BASELINE, SEVEN, Budget, choose_budget, here
 from .data import Data, load
 from .recipe import Recipe
 from .record import Run
@@ -33,6 +33,7 @@ __all__ = [
     "Run",
     "Transfer",
     "choose_budget",
+    "here",
     "load",
     "pretrain",
     "train",

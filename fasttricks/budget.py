@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from . import record
 from .recipe import Recipe, Trick
 from .tricks import (
     Distributed,
@@ -45,6 +46,15 @@ def choose_budget(name: str | None = None) -> Budget:
     if wanted not in BUDGETS:
         raise ValueError(f"Unknown budget {wanted!r}; use one of {', '.join(BUDGETS)}.")
     return BUDGETS[wanted]
+
+
+def here() -> str:
+    """This machine, and what the budget gives to it, in one line."""
+    size = choose_budget()
+    return (
+        f"{record.machine(record.hardware())}. Budget {size.name}: {size.model} on "
+        f"{size.image_size}x{size.image_size} pixels, {size.images:,} images a run."
+    )
 
 
 # Chosen in short trials on two CPU cores over rate, batch and optimiser; no study records it yet.

@@ -151,6 +151,13 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def machine(hardware: dict[str, Any]) -> str:
+    """The device that trains, in a few words."""
+    if hardware["gpu"]:
+        return f"{hardware['gpu_count']} x {hardware['gpu']}"
+    return f"{hardware['cpu']}, {hardware['cores']} cores"
+
+
 def cpu_name() -> str:
     """The processor's name, as the system tells it."""
     try:

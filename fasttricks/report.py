@@ -11,7 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from .recipe import Recipe, name_of
-from .record import Run
+from .record import Run, machine
 
 pd.set_option("display.max_colwidth", None, "display.width", 110)  # tables are shown whole
 
@@ -87,10 +87,20 @@ def column(runs: Sequence[Run], reference: Sequence[Run]) -> dict[str, str]:
         "validation accuracy, mean": f"{mean_accuracy(runs):.4f}",
         "lowest and highest": f"{found[0]:.4f} {found[-1]:.4f}",
         "speed-up, train clock": written(speed_up(runs, reference), "-"),
+        "95 % interval of that": ratios(runs, reference),
         "speed-up, cold wall": written(speed_up(runs, reference, "wall_seconds"), "-"),
         "processes, precision": f"{runs[0].processes}, {runs[0].precision}",
         "runs": str(len(runs)),
     }
+
+
+def ratios(runs: Sequence[Run], reference: Sequence[Run]) -> str:
+    """The interval of the paired speed-ups on the train clock, if both arms are at the target."""
+    if math.inf in (seconds_to_target(runs), seconds_to_target(reference)):
+        return "-"
+    pairs = zip(reference, runs, strict=True)
+    low, high = interval([slow.train_seconds / fast.train_seconds for slow, fast in pairs])
+    return f"{low:.1f} {high:.1f}"
 
 
 def written(value: float, never: str) -> str:
@@ -109,8 +119,7 @@ def recipe_table(recipe: Recipe) -> pd.DataFrame:
 
 def caption(run: Run) -> str:
     """The hardware of a run, in one line."""
-    where = run.hardware["gpu"] or f"{run.hardware['cpu']}, {run.hardware['cores']} cores"
-    return f"{run.model}, {run.image_size}x{run.image_size} pixels, on {where}"
+    return f"{run.model}, {run.image_size}x{run.image_size} pixels, on {machine(run.hardware)}"
 
 
 def accuracy_against_time(arms: Arms) -> Figure:

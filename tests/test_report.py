@@ -55,7 +55,11 @@ def test_tables(run):
     shown = table(arms)
     assert shown.loc["speed-up, train clock", "fast"] == "10.0"
     assert shown.loc["validation accuracy, mean", "fast"] == "0.8300"
+    assert shown.loc["95 % interval of that", "fast"] == "10.0 10.0"
     assert shown.loc["runs", "plain"] == "2"
+    missed = table({**arms, "slow": arm(run, [0.1, 0.1], [2, 2])})["slow"]
+    assert missed["seconds to target, train clock"] == "never"
+    assert missed["speed-up, train clock"] == missed["95 % interval of that"] == "-"
     compared = accuracy_table(arms)
     assert compared.loc["gain over the first arm, points", "fast"] == "+2.00"
     assert compared.loc["lowest and highest gain", "fast"] == "+1.00 +3.00"
