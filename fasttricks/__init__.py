@@ -1,6 +1,6 @@
 """Seven tricks that train neural networks faster: tricks fill the slots of a recipe."""
 
-from .budget import BASELINE, SEVEN, Budget, choose_budget, here
+from .budget import BASELINE, SEVEN, Budget, about, choose_budget
 from .data import Data, load
 from .recipe import Recipe
 from .record import Run
@@ -32,8 +32,8 @@ __all__ = [
     "Recipe",
     "Run",
     "Transfer",
+    "about",
     "choose_budget",
-    "here",
     "load",
     "pretrain",
     "train",

@@ -1,7 +1,8 @@
-"""The command line: `python -m fasttricks train | pretrain | speed | info`."""
+"""The command line: `python -m fasttricks train | pretrain | speed | bench | info`."""
 
 import argparse
 import json
+import math
 import os
 import sys
 from dataclasses import replace
@@ -10,8 +11,9 @@ from pathlib import Path
 import psutil
 
 from . import models, record
+from .bench import bench
 from .budget import BASELINE, BUDGETS, SEVEN, choose_budget
-from .data import Data, load
+from .data import ROOT, Data, load
 from .launch import WORKER
 from .recipe import NAMES, Recipe, select
 from .speed import ROUNDS, Probe, compare, peak_memory, take
@@ -38,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "fasttricks", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = top.add_subparsers(
-        dest="command", required=True, metavar="train|pretrain|speed|info"
+        dest="command", required=True, metavar="train|pretrain|speed|bench|info"
     )
 
     run = commands.add_parser(
@@ -119,6 +121,23 @@ def parser() -> argparse.ArgumentParser:
         help="the loop against forward, backward and step on one resident batch",
         description="Images a second of the loop, plainly and with all tricks but several "
         "processes, beside those of forward, backward and step on one batch that never changes.",
+    )
+    study = commands.add_parser(
+        "bench",
+        help="run a study, or go on with one",
+        description="Make the runs of a study that have no record yet; it may be stopped at any "
+        "time, and goes on where it was.",
+    )
+    study.add_argument("study", type=Path, help="the study file, e.g. bench/cpu.toml")
+    study.add_argument(
+        "--hours", type=float, default=math.inf, metavar="H", help="begin no run that ends later"
+    )
+    study.add_argument(
+        "--results",
+        type=Path,
+        default=ROOT / "results",
+        metavar="FOLDER",
+        help="where records go, in a folder of the study's name [data/results]",
     )
     commands.add_parser(
         "info",
@@ -230,6 +249,13 @@ def run_speed(options: argparse.Namespace) -> None:
     print(f"most memory held: {peak_memory():.2f} GB, on {record.hardware()['cpu']}")
 
 
+def run_bench(options: argparse.Namespace) -> None:
+    """`fasttricks bench`."""
+    if not options.hours > 0:
+        raise ValueError(f"--hours must be above 0, not {options.hours}.")
+    bench(options.study, options.results, options.hours)
+
+
 def run_info(options: argparse.Namespace) -> None:
     """`fasttricks info`."""
     budget = choose_budget()
@@ -274,6 +300,7 @@ def main(words: list[str] | None = None) -> int:
         "train": run_train,
         "pretrain": run_pretrain,
         "speed": run_speed,
+        "bench": run_bench,
         "info": run_info,
         "work": run_work,
         "probe": run_probe,

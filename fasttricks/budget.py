@@ -48,7 +48,7 @@ def choose_budget(name: str | None = None) -> Budget:
     return BUDGETS[wanted]
 
 
-def here() -> str:
+def about() -> str:
     """This machine, and what the budget gives to it, in one line."""
     size = choose_budget()
     return (

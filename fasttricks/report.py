@@ -1,7 +1,7 @@
 """Tables and figures of runs, and checked claims; all styling lives here."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,10 +38,13 @@ def median(values: Sequence[float]) -> float:
     return float(pd.Series(values).median())
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The bootstrap's 95 % interval of the mean; of three values it is little but their range."""
-    draws = np.random.default_rng(0).choice(list(values), (10_000, len(values))).mean(1)
-    low, high = np.quantile(draws, (0.025, 0.975))
+def interval(
+    values: Sequence[float],  # one a pair of runs
+    middle: Callable = np.mean,  # or np.median
+) -> tuple[float, float]:
+    """The bootstrap's 95 % interval of the middle; of three values it is little but their range."""
+    draws = np.random.default_rng(0).choice(list(values), (10_000, len(values)))
+    low, high = np.quantile(middle(draws, axis=1), (0.025, 0.975))
     return float(low), float(high)
 
 
@@ -99,7 +102,8 @@ def ratios(runs: Sequence[Run], reference: Sequence[Run]) -> str:
     if math.inf in (seconds_to_target(runs), seconds_to_target(reference)):
         return "-"
     pairs = zip(reference, runs, strict=True)
-    low, high = interval([slow.train_seconds / fast.train_seconds for slow, fast in pairs])
+    found = [slow.train_seconds / fast.train_seconds for slow, fast in pairs]
+    low, high = interval(found, np.median)
     return f"{low:.1f} {high:.1f}"
 
 

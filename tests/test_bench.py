@@ -1,0 +1,151 @@
+"""A study finds the smallest rung that reaches, goes on where it was, and refuses wrong records."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from fasttricks import BASELINE, SEVEN, bench, train
+from fasttricks.__main__ import main
+
+STUDY = """
+budget = "smoke"
+seeds = 2
+ratio = 2.0
+target_seeds = 3
+target_images = 1024
+[tuning]
+optimizer = ["adamw"]
+lr = { adamw = [1e-3, 2e-3] }
+batch = [128]
+images = 512
+seeds = 1
+[arms]
+plain = 1024
+six = 1024
+"no transfer" = 1024
+"add mixup" = 1024
+"""
+NEEDS = {"six": 512, "no transfer": 2048, "add mixup": 10**9}  # images at which an arm arrives
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture
+def made(small, monkeypatch):
+    """Trains nothing: a run whose accuracy follows from arm and images; the runs, in order."""
+    real, asked = train(BASELINE, small, images=128), []
+
+    def instead(recipe, data, *, images, seed, target, label, **rest):
+        arm = label.split(": ")[1]
+        asked.append((arm, images, seed))
+        arrived = images >= NEEDS.get(arm, 1024)
+        return replace(
+            real,
+            recipe=recipe,
+            images_seen=images,
+            seed=seed,
+            val_accuracy=0.9 if arrived else 0.1,
+            wall_seconds=12.0,
+        )
+
+    monkeypatch.setattr(bench, "train", instead)
+    return asked
+
+
+def test_each_arm_gets_the_smallest_rung_that_reaches(file, tmp_path, made, capsys):
+    assert bench.bench(file, tmp_path)
+    study, found = bench.read_study(file), bench.read_records(tmp_path / "tiny")
+    assert bench.target_of(study, found) == 0.9
+    stands = {arm: bench.stands(study, arm, found, 0.9) for arm in study.arms}
+    assert stands == {
+        "plain": (1024, True),
+        "six": (512, True),
+        "no transfer": (2048, True),
+        "add mixup": (None, True),
+    }
+    assert len(made) == len(set(made)) == sum(map(len, found.values())), "no run twice"
+    assert max(images for arm, images, _ in made if arm == "add mixup") == 4096, "then it gives up"
+    rounds = [arm for arm, images, _ in made if images == 1024 and arm in study.arms]
+    assert rounds == [*study.arms] * 2, "the arms take turns, seed by seed"
+    assert "Complete" in capsys.readouterr().out
+
+
+def test_a_stopped_study_goes_on(file, tmp_path, made, capsys):
+    assert not bench.bench(file, tmp_path, hours=0)
+    assert not made
+    assert "are missing" in capsys.readouterr().out
+    assert bench.bench(file, tmp_path)
+    count = len(made)
+    (tmp_path / "tiny" / "plain" / "1024-1.json").unlink()
+    assert bench.bench(file, tmp_path)
+    assert made[count:] == [("plain", 1024, 1)]
+
+
+def spoil(record, **changes):
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({**content, **changes}))
+
+
+SPOILED = {
+    "schema": (lambda r: spoil(r, schema=99), "schema is 99"),
+    "half": (lambda r: r.write_text(r.read_text()[:100]), "half-written"),
+    "seed": (lambda r: spoil(r, seed=7), "a seed may be used once"),
+    "machine": (lambda r: spoil(r, hardware={"gpu": None, "cpu": "other", "cores": 9}), "machine"),
+    "field": (lambda r: spoil(r, mood="good"), "mood"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+def test_wrong_records_are_refused(kind, file, tmp_path, made, capsys):
+    bench.bench(file, tmp_path)
+    change, word = SPOILED[kind]
+    record = tmp_path / "tiny" / "plain" / "1024-0.json"
+    change(record)
+    assert main(["bench", str(file), "--results", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert word in said
+    assert str(record) in said or kind == "machine"
+
+
+WRONG = {
+    "arm": ('"add mixup" = 1024', '"add magic" = 1024', "add magic"),
+    "field": ("seeds = 2", "seed = 2", "seeds"),
+    "toml": ("[arms]", "[arms", "line"),
+    "budget": ('"smoke"', '"huge"', "huge"),
+    "plain": ("plain = 1024\n", "", "plain"),
+    "tuning": ('optimizer = ["adamw"]', 'optimizer = ["lion"]', "tuning.optimizer"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_studies_are_refused(kind, file, tmp_path, capsys):
+    old, new, word = WRONG[kind]
+    file.write_text(STUDY.replace(old, new, 1))
+    assert main(["bench", str(file), "--results", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert str(file) in said
+    assert word in said
+
+
+def test_every_arm_is_the_sum_that_it_names():
+    whole = sum(SEVEN, start=BASELINE)
+    assert bench.recipe_of("whole") == whole
+    assert bench.recipe_of("no mixup") == whole - "mixup"
+    assert bench.recipe_of("add mixup") == BASELINE + SEVEN[3]
+    assert bench.recipe_of("tune sgd 0.1 64").optimizer == "sgd"
+
+
+def test_the_shipped_studies_are_whole():
+    for path in (bench.ROOT / "bench").glob("*.toml"):
+        study = bench.read_study(path)
+        whole = sum(SEVEN, start=BASELINE)
+        named = {f"{word} {name}" for word in ("add", "no") for name in whole.names}
+        assert set(study.arms) == named | {"plain", "whole", "six"}
+        assert study.target_seeds >= 20
+        assert study.seeds >= 5
