@@ -1,0 +1,195 @@
+"""What a study's records say: seconds to the target, speed-ups and their intervals.
+
+An arm's time is that of the smallest number of images at which the mean of its seeds is at the
+target: the median over the seeds. The interval resamples seeds, the same for both arms, and lets
+every resample choose its own number of images, so that it carries the noise of that choice too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from . import record
+from .bench import Found, Study, read_records, read_study, target_of
+from .data import ROOT
+
+DRAWS = 10_000
+STUDIES = Path(__file__).resolve().parents[1] / "bench"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm's complete rungs, from few images to many; a column a seed."""
+
+    images: NDArray  # (R,)
+    accuracy: NDArray  # (R, S) final validation accuracy
+    train: NDArray  # (R, S) seconds
+    wall: NDArray  # (R, S) seconds
+
+    def seconds(
+        self,
+        target: float,
+        picks: NDArray,  # (D, S) seeds, drawn with replacement
+        clock: str = "train",  # or "wall"
+    ) -> NDArray:
+        """(D,) seconds to the target; infinite where no rung reaches."""
+        reaches = self.accuracy[:, picks].mean(-1) >= target
+        middles = np.median(getattr(self, clock)[:, picks], -1)
+        first = reaches.argmax(0)
+        return np.where(reaches.any(0), middles[first, np.arange(len(picks))], np.inf)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An arm beside the one that it is compared with."""
+
+    arm: str
+    against: str
+    images: int | None  # of the smallest rung that reaches; None for never
+    accuracy: float  # mean at that rung, or at the last one
+    reached: int  # runs that ended at the target there
+    seeds: int
+    train: float  # median seconds to the target, infinite for never
+    wall: float
+    ratio: float  # the other's train seconds over this arm's: above 1 is sooner
+    low: float  # the ratio's 95 % interval
+    high: float
+    wall_ratio: float
+
+
+def arm_of(study: Study, found: Found, name: str) -> Arm | None:
+    """The arm's complete rungs, or None where it has none."""
+    rungs = sorted(
+        images
+        for (arm, images), runs in found.items()
+        if arm == name and set(range(study.seeds)) <= set(runs)
+    )
+    if not rungs:
+        return None
+    runs = [[found[name, images][seed] for seed in range(study.seeds)] for images in rungs]
+
+    def column(field: str) -> NDArray:
+        return np.array([[getattr(run, field) for run in row] for row in runs])
+
+    return Arm(
+        np.array(rungs), column("val_accuracy"), column("train_seconds"), column("wall_seconds")
+    )
+
+
+def compare(name: str, arm: Arm, against: str, other: Arm, target: float) -> Finding:
+    """An arm's finding."""
+    seeds = arm.accuracy.shape[1]
+    everyone = np.arange(seeds)[None]
+    picks = np.random.default_rng(0).integers(0, seeds, (DRAWS, seeds))
+    own, theirs = arm.seconds(target, picks), other.seconds(target, picks)
+    both = np.isfinite(own) | np.isfinite(theirs)  # never against never says nothing
+    low, high = (
+        np.quantile(theirs[both] / own[both], (0.025, 0.975), method="nearest")
+        if both.any()
+        else (np.nan, np.nan)
+    )
+    reaches = arm.accuracy.mean(1) >= target
+    rung = int(reaches.argmax()) if reaches.any() else -1
+    train, wall = (arm.seconds(target, everyone, clock)[0] for clock in ("train", "wall"))
+    with np.errstate(invalid="ignore"):
+        ratio = other.seconds(target, everyone)[0] / train
+        wall_ratio = other.seconds(target, everyone, "wall")[0] / wall
+    return Finding(
+        arm=name,
+        against=against,
+        images=int(arm.images[rung]) if reaches.any() else None,
+        accuracy=float(arm.accuracy[rung].mean()),
+        reached=int((arm.accuracy[rung] >= target).sum()),
+        seeds=seeds,
+        train=float(train),
+        wall=float(wall),
+        ratio=float(ratio),
+        low=float(low),
+        high=float(high),
+        wall_ratio=float(wall_ratio),
+    )
+
+
+def findings(study: Study, found: Found) -> list[Finding]:
+    """Every arm that has records: "no NAME" against the whole, the others against plain."""
+    target = target_of(study, found)
+    arms = {name: arm_of(study, found, name) for name in study.arms}
+    result = []
+    for name, arm in arms.items():
+        against = "whole" if name.startswith("no ") else "plain"
+        if target is not None and arm is not None and arms.get(against) is not None:
+            result.append(compare(name, arm, against, arms[against], target))
+    return result
+
+
+def verdict(finding: Finding) -> str:
+    """What the interval allows to say."""
+    if finding.low > 1:
+        return "sooner"
+    return "later" if finding.high < 1 else "cannot tell"
+
+
+def as_table(rows: Sequence[Finding]) -> pd.DataFrame:
+    """A row an arm, as text."""
+
+    def number(value: float) -> str:
+        return f"{value:.2f}" if np.isfinite(value) else "never" if value > 0 else "-"
+
+    return pd.DataFrame(
+        [
+            {
+                "arm": row.arm,
+                "images": f"{row.images:,}" if row.images else "never",
+                "mean accuracy": f"{row.accuracy:.4f}",
+                "runs at target": f"{row.reached} of {row.seeds}",
+                "train s": number(row.train),
+                "wall s": number(row.wall),
+                "times as soon as": row.against,
+                "train clock": number(row.ratio),
+                "95 %": f"{number(row.low)} to {number(row.high)}",
+                "cold wall": number(row.wall_ratio),
+                "verdict": verdict(row),
+            }
+            for row in rows
+        ]
+    ).set_index("arm")
+
+
+def studies(results: Path = ROOT / "results") -> dict[str, tuple[Study, Found]]:
+    """The declared studies that have records, by name."""
+    return {
+        path.stem: (read_study(path), read_records(results / path.stem))
+        for path in sorted(STUDIES.glob("*.toml"))
+        if any((results / path.stem).glob("*/*.json"))
+    }
+
+
+def headline(
+    trick: str,  # its short name, e.g. "mixup"
+    results: Path = ROOT / "results",
+) -> str:
+    """What the recorded studies found of one trick, a sentence a study, with n and hardware."""
+    said = []
+    for study, found in studies(results).values():
+        rows = {row.arm: row for row in findings(study, found)}
+        if f"add {trick}" not in rows or f"no {trick}" not in rows:
+            continue
+        alone, without = rows[f"add {trick}"], rows[f"no {trick}"]
+        some = next(iter(next(iter(found.values())).values()))
+        said.append(
+            f"{record.machine(some.hardware)}, target {target_of(study, found)}, "
+            f"n = {alone.seeds}: added to plain training, {sooner(alone)}; left out of all seven, "
+            f"{sooner(without)}."
+        )
+    return "\n".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
+
+
+def sooner(row: Finding) -> str:
+    """A ratio in words, with its interval."""
+    if not np.isfinite(row.ratio) or row.ratio == 0:
+        return "one of the two never arrives"
+    return f"{row.ratio:.2f} times as soon (95 %: {row.low:.2f} to {row.high:.2f})"
