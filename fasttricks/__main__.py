@@ -1,4 +1,4 @@
-"""The command line: `python -m fasttricks train | pretrain | speed | bench | info`."""
+"""The command line: `python -m fasttricks train | pretrain | speed | bench | report | info`."""
 
 import argparse
 import json
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "fasttricks", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = top.add_subparsers(
-        dest="command", required=True, metavar="train|pretrain|speed|bench|info"
+        dest="command", required=True, metavar="train|pretrain|speed|bench|report|info"
     )
 
     run = commands.add_parser(
@@ -139,6 +139,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where records go, in a folder of the study's name [data/results]",
     )
+    told = commands.add_parser(
+        "report",
+        help="what the recorded studies say",
+        description="Write a page and a figure from the records of each study.",
+    )
+    told.add_argument(
+        "--results", type=Path, default=ROOT / "results", metavar="FOLDER",
+        help="where the records are [data/results]",
+    )  # fmt: skip
     commands.add_parser(
         "info",
         help="versions, device, budget, data and weights found",
@@ -256,6 +265,18 @@ def run_bench(options: argparse.Namespace) -> None:
     bench(options.study, options.results, options.hours)
 
 
+def run_report(options: argparse.Namespace) -> None:
+    """`fasttricks report`."""
+    from .findings import write_report  # matplotlib is not on the cold wall of a run
+
+    pages = write_report(options.results)
+    if not pages:
+        raise FileNotFoundError(
+            f"There are no records in {options.results}; make some by `fasttricks bench STUDY`."
+        )
+    print(*pages, sep="\n")
+
+
 def run_info(options: argparse.Namespace) -> None:
     """`fasttricks info`."""
     budget = choose_budget()
@@ -301,6 +322,7 @@ def main(words: list[str] | None = None) -> int:
         "pretrain": run_pretrain,
         "speed": run_speed,
         "bench": run_bench,
+        "report": run_report,
         "info": run_info,
         "work": run_work,
         "probe": run_probe,

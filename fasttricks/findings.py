@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from . import record
-from .bench import Found, Study, read_records, read_study, target_of
+from .bench import Found, Study, read_records, read_study, target_of, tuning_arms, whole_batches
 from .data import ROOT
+from .report import plain_numbers
 
 DRAWS = 10_000
 STUDIES = Path(__file__).resolve().parents[1] / "bench"
@@ -193,3 +196,105 @@ def sooner(row: Finding) -> str:
     if not np.isfinite(row.ratio) or row.ratio == 0:
         return "one of the two never arrives"
     return f"{row.ratio:.2f} times as soon (95 %: {row.low:.2f} to {row.high:.2f})"
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """A table that GitHub shows, its index as the first column."""
+    rows = [[str(table.index.name), *table.columns], ["---"] * (1 + len(table.columns))]
+    rows += [
+        [str(index), *map(str, row)] for index, row in zip(table.index, table.values, strict=True)
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def tuning_table(study: Study, found: Found) -> pd.DataFrame:
+    """Plain training at every setting that was tried, the best on top."""
+    rows = []
+    for arm in tuning_arms(study):
+        _, optimizer, lr, batch = arm.split()
+        runs = found.get((arm, whole_batches(arm, study.tuning["images"])), {})
+        accuracy = np.mean([run.val_accuracy for run in runs.values()]) if runs else np.nan
+        seconds = np.median([run.train_seconds for run in runs.values()]) if runs else np.nan
+        rows.append((accuracy, optimizer, lr, batch, len(runs), seconds))
+    rows.sort(key=lambda row: -np.nan_to_num(row[0]))
+    texts = [(o, lr, b, f"{a:.4f}", f"{s:.1f}", n) for a, o, lr, b, n, s in rows]
+    columns = ["optimizer", "lr", "batch", "mean accuracy", "train s", "runs"]
+    return pd.DataFrame(texts, columns=columns).set_index("optimizer")
+
+
+def all_runs(found: Found) -> pd.DataFrame:
+    """Every run there is a record of, a row each."""
+    rows = [
+        (arm, f"{images:,}", seed, f"{run.val_accuracy:.4f}", f"{run.train_seconds:.2f}",
+         f"{run.wall_seconds:.2f}", run.processes, run.precision)
+        for (arm, images), runs in sorted(found.items())
+        for seed, run in sorted(runs.items())
+    ]  # fmt: skip
+    columns = ["arm", "images", "seed", "accuracy", "train s", "wall s", "processes", "precision"]
+    return pd.DataFrame(rows, columns=columns).set_index("arm")
+
+
+def page(name: str, study: Study, found: Found) -> str:
+    """Everything that a study says, as Markdown; the same for the same records."""
+    runs = [run for some in found.values() for run in some.values()]
+    first, target = min(runs, key=lambda run: run.started), target_of(study, found)
+    versions = ", ".join(f"{package} {number}" for package, number in first.versions.items())
+    rows = findings(study, found)
+    parts = [
+        f"# Study `{name}`",
+        f"{len(runs)} runs of {first.model} on {first.image_size}x{first.image_size} pixels, "
+        f"{record.machine(first.hardware)}, {versions}. Written by `fasttricks report` from the "
+        f"records in `{name}/`.",
+        f"Target: validation accuracy {target}, the median of {study.target_seeds} seeds of plain "
+        f"training after {study.target_images:,} images."
+        if target is not None
+        else "The runs that set the target are not complete.",
+        "A ratio says how many times as soon an arm is at the target, on the train clock, with the "
+        "bootstrap's 95 % interval over paired seeds; above 1 is sooner.",
+    ]
+    if rows:
+        parts += [f"![speed-ups with intervals]({name}.png)", as_markdown(as_table(rows))]
+    absent = [arm for arm in study.arms if arm not in {row.arm for row in rows}]
+    if absent:
+        parts += [f"No complete rung yet: {', '.join(absent)}."]
+    parts += ["## Tuning of plain training", as_markdown(tuning_table(study, found))]
+    parts += ["## All runs", as_markdown(all_runs(found))]
+    return "\n\n".join(parts) + "\n"
+
+
+def figure(rows: Sequence[Finding], title: str) -> Figure:
+    """Speed-ups of added tricks beside the slow-downs of left-out ones, with intervals."""
+    added = {row.arm.removeprefix("add "): row for row in rows if row.against == "plain"}
+    left = {row.arm: row for row in rows if row.against == "whole"}
+    fig, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axes, shown, what in zip(panels, (added, left), ("plain", "all seven"), strict=True):
+        for number, row in enumerate(shown.values()):
+            if np.isfinite(row.high) and row.low > 0:
+                axes.plot([row.low, row.high], [number, number], "k-", lw=2)
+            if np.isfinite(row.ratio) and row.ratio > 0:
+                axes.plot(row.ratio, number, "ko")
+            else:
+                axes.text(1, number, " never", va="center")
+        axes.axvline(1, color="black", lw=0.8)
+        axes.set(xscale="log", xlabel=f"times as soon at the target as {what}")
+        axes.set(yticks=range(len(shown)), yticklabels=list(shown))
+        axes.invert_yaxis()
+        axes.grid(alpha=0.3, axis="x")
+        plain_numbers(axes.xaxis)
+    fig.suptitle(title, fontsize=10)
+    return fig
+
+
+def write_report(results: Path = ROOT / "results") -> list[Path]:
+    """Write a page and a figure for every study that has records; their paths."""
+    written = []
+    for name, (study, found) in studies(results).items():
+        rows = findings(study, found)
+        if rows:
+            one = next(iter(next(iter(found.values())).values()))
+            fig = figure(rows, f"{record.machine(one.hardware)}, n = {study.seeds} paired seeds")
+            fig.savefig(results / f"{name}.png", dpi=100, metadata={"Software": None})
+            plt.close(fig)
+        (results / f"{name}.md").write_text(page(name, study, found))
+        written.append(results / f"{name}.md")
+    return written

@@ -3,11 +3,24 @@
 import math
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from fasttricks import BASELINE, bench, train
-from fasttricks.findings import Arm, arm_of, as_table, compare, findings, headline, verdict
+from fasttricks.__main__ import main
+from fasttricks.findings import (
+    Arm,
+    arm_of,
+    as_table,
+    compare,
+    figure,
+    findings,
+    headline,
+    page,
+    verdict,
+)
+from fasttricks.record import write_json
 
 
 def arm(images, accuracy, train):
@@ -46,8 +59,15 @@ def test_plain_against_itself_is_one():
     assert verdict(found) == "cannot tell"
 
 
-def test_records_to_a_sentence(small, tmp_path, monkeypatch):
-    study = replace(bench.read_study(bench.ROOT / "bench" / "cpu.toml"), seeds=2, target_seeds=1)
+@pytest.fixture
+def recorded(small, tmp_path, monkeypatch):
+    """The CPU's study with few seeds, what its few records hold, and the names of their arms."""
+    declared = (bench.ROOT / "bench" / "cpu.toml").read_text()
+    declared = declared.replace("seeds = 5", "seeds = 2").replace("= 20\n", "= 1\n", 1)
+    (tmp_path / "declared").mkdir()
+    (tmp_path / "declared" / "cpu.toml").write_text(declared)
+    monkeypatch.setattr("fasttricks.findings.STUDIES", tmp_path / "declared")
+    study = bench.read_study(tmp_path / "declared" / "cpu.toml")
     run = train(BASELINE, small, images=128)
     arms = {"plain": 20.0, "whole": 2.0, "add mixup": 25.0, "no mixup": 1.0}
     found = {
@@ -57,8 +77,18 @@ def test_records_to_a_sentence(small, tmp_path, monkeypatch):
         for name, seconds in arms.items()
     }
     found[bench.TARGET, 192_000] = {0: replace(run, val_accuracy=0.85)}
+    for (name, images), runs in found.items():
+        for seed, made in runs.items():
+            path = bench.Trial(name, BASELINE, images, seed).path(tmp_path / "cpu")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, replace(made, seed=seed, images_seen=images).to_json())
+    return study, bench.read_records(tmp_path / "cpu"), set(arms)
+
+
+def test_records_to_a_sentence(recorded, monkeypatch):
+    study, found, arms = recorded
     rows = {row.arm: row for row in findings(study, found)}
-    assert set(rows) == set(arms)
+    assert set(rows) == arms
     assert rows["no mixup"].against == "whole"
     assert rows["add mixup"].ratio == pytest.approx(20.5 / 25.5)
     assert arm_of(study, found, "add cyclic") is None
@@ -68,3 +98,34 @@ def test_records_to_a_sentence(small, tmp_path, monkeypatch):
     assert "left out of all seven, 1.67 times as soon" in said
     assert "n = 2" in said
     assert "No study" in headline("cyclic")
+
+
+def test_the_report_is_the_same_for_the_same_records(recorded, tmp_path, capsys):
+    study, *_ = recorded
+    assert main(["report", "--results", str(tmp_path)]) == 0
+    files = [tmp_path / "cpu.md", tmp_path / "cpu.png"]
+    assert str(files[0]) in capsys.readouterr().out
+    before = [file.read_bytes() for file in files]
+    assert main(["report", "--results", str(tmp_path)]) == 0
+    assert [file.read_bytes() for file in files] == before
+    text = files[0].read_text()
+    assert "add mixup" in text
+    assert "No complete rung yet: six" in text
+    assert text.count("| no mixup |") == 1 + study.seeds, "its finding, and its runs"
+    assert text == page("cpu", *recorded[:2])
+
+
+def test_no_records_is_a_sentence(tmp_path, capsys):
+    assert main(["report", "--results", str(tmp_path)]) == 2
+    assert "fasttricks bench" in capsys.readouterr().err
+
+
+def test_the_figure_draws_each_ratio_and_its_interval(recorded):
+    rows = findings(*recorded[:2])
+    drawn = figure(rows, "test")
+    left, right = drawn.axes
+    assert [text.get_text() for text in left.get_yticklabels()] == ["plain", "whole", "mixup"]
+    assert [text.get_text() for text in right.get_yticklabels()] == ["no mixup"]
+    dot = right.lines[1].get_xdata()[0]
+    assert dot == next(row.ratio for row in rows if row.arm == "no mixup")
+    plt.close(drawn)
