@@ -25,6 +25,7 @@ class Budget:
     name: str
     model: str  # timm's name
     image_size: int  # pixels a side
+    val: int | None  # validation images that judge a run; None for all
     images: int  # images that one arm of a chapter trains on
     plain: int  # images until the plain recipe is at the target
     whole: int  # images until all seven are
@@ -33,9 +34,9 @@ class Budget:
 
 
 BUDGETS = {
-    "smoke": Budget("smoke", "test_resnet", 28, 6_400, 6_400, 6_400, 1, 0.65),
-    "cpu": Budget("cpu", "test_resnet", 28, 25_600, 192_000, 25_600, 3, 0.89),
-    "gpu": Budget("gpu", "resnet18", 64, 102_400, 512_000, 102_400, 3, 0.92),
+    "smoke": Budget("smoke", "test_resnet", 28, 1_000, 6_400, 6_400, 6_400, 1, 0.65),
+    "cpu": Budget("cpu", "test_resnet", 28, None, 25_600, 192_000, 25_600, 3, 0.89),
+    "gpu": Budget("gpu", "resnet18", 64, None, 102_400, 512_000, 102_400, 3, 0.92),
 }
 
 

@@ -1,7 +1,7 @@
 """Train a recipe: here, or in processes started by torchrun; the result is a record either way."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Job:
     budget: str
     data: str
     labels: int  # images to train on
+    val: int | None  # the first so many images validate; None for all
     model: str
     image_size: int
     images: int  # images to see
@@ -99,6 +100,7 @@ def train(
         budget=size.name,
         data=data.name,
         labels=len(data.train),
+        val=size.val,
         model=model or size.model,
         image_size=size.image_size if image_size is None else image_size,
         images=size.images if images is None else images,
@@ -173,7 +175,7 @@ def train_here(
         device = recipe.world.device()
         torch.manual_seed(job.seed)
         net = models.begin(recipe, job.model, data.channels, len(data.classes)).to(device)
-        data = data.to(device, job.image_size)
+        data = replace(data, val=data.val[: job.val]).to(device, job.image_size)
         bar = Bar(job.label, job.images, shown=world.rank == 0)
         done = fit(recipe, net, data, job.images, job.seed, job.evaluations, world, bar.show)
         tested = accuracy(net, data, data.test, recipe, world) if job.test else None
