@@ -25,6 +25,7 @@ from .train import train
 Found = dict[tuple[str, int], dict[int, Run]]  # by arm and images, then by seed
 TARGET = "target"  # the arm whose median is the target of the others
 ROOT = Path(__file__).resolve().parents[1]
+DECLARED = "study.toml"  # the study file, kept beside its records
 MOST = 4.0  # times its declared images an arm may go up; then it never arrives
 
 
@@ -241,6 +242,7 @@ def bench(
             )
             path = trial.path(folder)
             path.parent.mkdir(parents=True, exist_ok=True)
+            (folder / DECLARED).write_bytes(file.read_bytes())
             record.write_json(path, run.to_json())
             found.setdefault((trial.arm, trial.images), {})[trial.seed] = run
             left -= seconds

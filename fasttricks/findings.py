@@ -16,12 +16,20 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from . import record
-from .bench import Found, Study, read_records, read_study, target_of, tuning_arms, whole_batches
+from .bench import (
+    DECLARED,
+    Found,
+    Study,
+    read_records,
+    read_study,
+    target_of,
+    tuning_arms,
+    whole_batches,
+)
 from .data import ROOT
 from .report import plain_numbers
 
 DRAWS = 10_000
-STUDIES = Path(__file__).resolve().parents[1] / "bench"
 
 
 @dataclass(frozen=True)
@@ -163,11 +171,10 @@ def as_table(rows: Sequence[Finding]) -> pd.DataFrame:
 
 
 def studies(results: Path = ROOT / "results") -> dict[str, tuple[Study, Found]]:
-    """The declared studies that have records, by name."""
+    """The studies that have records, by name."""
     return {
-        path.stem: (read_study(path), read_records(results / path.stem))
-        for path in sorted(STUDIES.glob("*.toml"))
-        if any((results / path.stem).glob("*/*.json"))
+        path.parent.name: (read_study(path), read_records(path.parent))
+        for path in sorted(results.glob(f"*/{DECLARED}"))
     }
 
 

@@ -1,6 +1,9 @@
 """A study finds the smallest rung that reaches, goes on where it was, and refuses wrong records."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -149,3 +152,24 @@ def test_the_shipped_studies_are_whole():
         assert set(study.arms) == named | {"plain", "whole", "six"}
         assert study.target_seeds >= 20
         assert study.seeds >= 5
+
+
+def test_a_round_from_the_shell(file, tmp_path):
+    """Real runs, as on a machine that is lent for minutes: check, warm up, measure, tell."""
+    few = STUDY.replace("1e-3, 2e-3", "1e-3").replace("target_seeds = 3", "target_seeds = 1")
+    few = few.replace("seeds = 2", "seeds = 1").replace("1024", "128").replace("512", "128")
+    file.write_text(few.split('"no transfer"')[0])
+    words = ["sh", str(bench.ROOT / "bench" / "round.sh"), str(file), "1", str(tmp_path / "out")]
+    done = subprocess.run(
+        words,
+        env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(bench.ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Complete" in done.stdout
+    assert (tmp_path / "out" / "tiny.md").exists()
+    found = bench.read_records(tmp_path / "out" / "tiny")
+    assert {arm for arm, _ in found} == {"tune adamw 0.001 128", bench.TARGET, "plain", "six"}

@@ -60,14 +60,13 @@ def test_plain_against_itself_is_one():
 
 
 @pytest.fixture
-def recorded(small, tmp_path, monkeypatch):
+def recorded(small, tmp_path):
     """The CPU's study with few seeds, what its few records hold, and the names of their arms."""
     declared = (bench.ROOT / "bench" / "cpu.toml").read_text()
     declared = declared.replace("seeds = 5", "seeds = 2").replace("= 20\n", "= 1\n", 1)
-    (tmp_path / "declared").mkdir()
-    (tmp_path / "declared" / "cpu.toml").write_text(declared)
-    monkeypatch.setattr("fasttricks.findings.STUDIES", tmp_path / "declared")
-    study = bench.read_study(tmp_path / "declared" / "cpu.toml")
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / bench.DECLARED).write_text(declared)
+    study = bench.read_study(tmp_path / "cpu" / bench.DECLARED)
     run = train(BASELINE, small, images=128)
     arms = {"plain": 20.0, "whole": 2.0, "add mixup": 25.0, "no mixup": 1.0}
     found = {
