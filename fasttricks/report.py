@@ -98,8 +98,8 @@ def column(runs: Sequence[Run], reference: Sequence[Run]) -> dict[str, str]:
 
 
 def ratios(runs: Sequence[Run], reference: Sequence[Run]) -> str:
-    """The interval of the paired speed-ups on the train clock, if both arms are at the target."""
-    if math.inf in (seconds_to_target(runs), seconds_to_target(reference)):
+    """The interval of the paired speed-ups, of three pairs or more, both arms at the target."""
+    if len(runs) < 3 or math.inf in (seconds_to_target(runs), seconds_to_target(reference)):
         return "-"
     pairs = zip(reference, runs, strict=True)
     found = [slow.train_seconds / fast.train_seconds for slow, fast in pairs]
