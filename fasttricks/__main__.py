@@ -5,7 +5,7 @@ import json
 import math
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -311,7 +311,7 @@ def run_probe(options: argparse.Namespace) -> None:
     """One launched process: measure what the folder says, leave the result there (rank 0)."""
     found = take(Probe(**json.loads((options.folder / "probe.json").read_text())))
     if int(os.environ.get("RANK", 0)) == 0:
-        record.write_json(options.folder / "found.json", found)
+        record.write_json(options.folder / "found.json", asdict(found))
 
 
 def main(words: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -85,57 +85,69 @@ class Probe:
     budget: str
     batches: Sequence[int]  # images of a step in each process
     sizes: Sequence[int]  # bytes of an all-reduce
-    images: int  # that each process sees in one round of one batch
+    rounds: int  # turns that count; each has at most 24 steps
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Median seconds of a plain step by images in each process, of an all-reduce by bytes."""
+
+    alone: dict[int, float]  # the first process computes, the others wait
+    together: dict[int, float]  # all compute, and average their gradients
+    all_reduce: dict[int, float]
 
 
 def measure(
     processes: int,
     batches: Sequence[int],  # images of a step in each process
     sizes: Sequence[int] = (),  # bytes of an all-reduce
-    shares: int = 1,  # the cores make so many shares, and a process has one
-) -> tuple[dict[int, float], dict[int, float]]:
-    """Median seconds of a plain step by images, and of an all-reduce by bytes, in new processes."""
-    size = choose_budget()
-    probe = Probe(processes, size.name, batches, sizes, max(64, size.images // 50))
+    shares: int = 1,  # the cores make so many equal shares, and a process has one
+    rounds: int = 3,
+) -> Speeds:
+    """Measure in new processes; steps alone and together take turns, seeing the same machine."""
+    probe = Probe(processes, choose_budget().name, batches, sizes, rounds)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         record.write_json(folder / "probe.json", asdict(probe))
         environ = environment(max(processes, shares), time.time())
         found = call(processes, ["probe", name], folder / "found.json", environ, list)
-    return tuple({int(key): value for key, value in found[part].items()} for part in found)
+    return Speeds(**{part: {int(k): v for k, v in some.items()} for part, some in found.items()})
 
 
-def take(probe: Probe) -> dict[str, dict[int, float]]:
+def take(probe: Probe) -> Speeds:
     """Measure in this process, together with those that torchrun started beside it."""
     size, world = choose_budget(probe.budget), Distributed(probe.processes, share_devices=True)
     with world.join() as here:
-        data = load().to(world.device(), size.image_size)
-        net = begin(BASELINE, size.model, data.channels, len(data.classes)).to(world.device())
+        device, images = world.device(), size.images // 25
+        data = load().to(device, size.image_size)
+        net = begin(BASELINE, size.model, data.channels, len(data.classes)).to(device)
 
-        def step(batch: int) -> float:
-            plain, steps = replace(BASELINE, batch=batch * here.processes), probe.images // batch
-            return plain.batch / resident(plain, net, data, max(2, steps), here)
+        def step(batch: int, world: World) -> float:
+            plain = replace(BASELINE, batch=batch * world.processes)
+            steps = min(24, max(2, images // batch))
+            return plain.batch / resident(plain, net, data, steps, world)
+
+        def alone(batch: int) -> float:
+            seconds = step(batch, ALONE) if here.rank == 0 else 0.0
+            here.reduce(torch.zeros(1, device=device))  # the others wait for the first
+            return seconds
 
         def all_reduce(size: int) -> float:
-            numbers = torch.zeros(size // 4, device=world.device())
+            numbers = torch.zeros(size // 4, device=device)
             here.reduce(numbers)  # everyone is ready
-            started = now(numbers.device)
+            started = now(device)
             here.reduce(numbers)
-            return now(numbers.device) - started
+            return now(device) - started
 
-        slowest = torch.tensor(
-            [middle(step, batch, 3) for batch in probe.batches]
-            + [middle(all_reduce, size, 25) for size in probe.sizes],
-            dtype=torch.float64,
-            device=world.device(),
+        def slowest(seconds: list[float]) -> float:
+            middle = statistics.median(seconds[1:])  # the first one warms up
+            given = torch.tensor(middle, dtype=torch.float64, device=device)
+            return here.reduce(given, dist.ReduceOp.MAX).item()
+
+        turns = range(probe.rounds + 1)
+        pairs = {b: [(alone(b), step(b, here)) for _ in turns] for b in probe.batches}
+        return Speeds(
+            alone={b: slowest([own for own, _ in pair]) for b, pair in pairs.items()},
+            together={b: slowest([all_ for _, all_ in pair]) for b, pair in pairs.items()},
+            all_reduce={s: slowest([all_reduce(s) for _ in range(26)]) for s in probe.sizes},
         )
-        found = here.reduce(slowest, dist.ReduceOp.MAX).tolist()
-    return {
-        "steps": dict(zip(probe.batches, found, strict=False)),
-        "all_reduces": dict(zip(probe.sizes, found[len(probe.batches) :], strict=True)),
-    }
-
-
-def middle(seconds: Callable[[int], float], size: int, rounds: int) -> float:
-    """The median of some rounds; one more, the first, warms up and does not count."""
-    return statistics.median([seconds(size) for _ in range(rounds + 1)][1:])

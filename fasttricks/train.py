@@ -127,12 +127,16 @@ def train_arms(
     *,
     images: int | None = None,  # images to see; the budget's unless given
     seeds: int | None = None,  # runs an arm; the budget's unless given
+    evaluations: int = 4,  # of each run
 ) -> dict[str, list[Run]]:
     """Train every recipe with the same seeds, the arms taking turns; the runs by arm."""
     arms: dict[str, list[Run]] = {name: [] for name in recipes}
     for seed in range(seeds or choose_budget().seeds):
         for name, recipe in recipes.items():
-            run = train(recipe, data, images=images, seed=seed, label=f"{name}, seed {seed}")
+            label = f"{name}, seed {seed}"
+            run = train(
+                recipe, data, images=images, seed=seed, evaluations=evaluations, label=label
+            )
             arms[name].append(run)
     return arms
 

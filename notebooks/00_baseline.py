@@ -25,7 +25,11 @@
 # About 15 minutes to read, and two to run.
 
 # %% [markdown]
-# The first cell makes a bare Colab or Kaggle ready. Where the course is installed, it does nothing.
+# Read it here, or run it in
+# [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/00_baseline.ipynb) or
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/00_baseline.ipynb).
+# The first cell makes a bare one ready, and says what it found. Where the course is installed, it
+# only does the latter.
 
 # %%
 import importlib.util
@@ -39,8 +43,13 @@ if importlib.util.find_spec("fasttricks") is None:
     subprocess.run(install, check=True)
     sys.path.insert(0, "fast-tricks")
 
+from fasttricks import about
+
+print(about())
+
 # %% [markdown]
-# The budget follows the device: which network, how large the images, how many of them, how many runs.
+# The budget follows the device: which network, how large the images, how many of them, how many runs. It
+# also holds a *target*, the validation accuracy that counts as arrived; we come back to it.
 
 # %%
 from fasttricks import BASELINE, choose_budget, load, train
@@ -65,8 +74,8 @@ show([data.train.x[row] for row in first[5:]], data.classes[5:])
 plt.show()
 
 # %% [markdown]
-# Pullover, coat and shirt look much alike. That is why the accuracies in this course stop near nine in
-# ten, and why a tenth of a point is worth arguing about.
+# Pullover, coat and shirt look much alike, so do not expect any network here to be always right. Before
+# we go on, we count what we have.
 
 # %% tags=["nbval-check-output"]
 sizes = [len(part) for part in (data.train, data.val, data.test)]
@@ -77,8 +86,8 @@ holds(
 holds(data.train.y.unique().tolist() == list(range(10)), "there are ten kinds of clothes")
 
 # %% [markdown]
-# All of it is one tensor of bytes. A batch is a selection of its rows, mirrored at random and scaled to
-# numbers between -1 and 1. There is no loader to wait for.
+# Each part is one tensor of bytes. A batch is a selection of its rows, mirrored at random and scaled to
+# numbers between -1 and 1. There is no loader to wait for. We draw one batch:
 
 # %%
 import torch
@@ -89,12 +98,13 @@ x, q = data.batch(rows, noise)
 x.shape, q.shape, x.min().item(), x.max().item()
 
 # %% [markdown]
-# The second tensor holds the *targets*: ten probabilities an image, here a 1 for the right class and 0
-# for the others. Two chapters will put other probabilities there.
+# The letters are the same in every chapter: `x` are images, `y` class numbers, and `q` are the *targets*,
+# ten probabilities an image. Here they are a 1 for the right class and 0 for the others. Chapters 4 and 5
+# will put other probabilities there.
 #
 # ## The network
 #
-# The network comes from timm, and it is the same in every chapter of a budget.
+# The network comes from timm, a library of image models. Within one budget, every chapter uses the same.
 
 # %%
 from fasttricks.models import create
@@ -114,12 +124,17 @@ plot({"plain": (seconds, accuracy)}, "train clock, seconds", "validation accurac
 plt.show()
 
 # %% [markdown]
-# The first half of the curve is bought in a moment. Every further point costs more than the one
-# before. All seven tricks try to move this curve to the left.
+# Read it from the left: a steep climb, then a bend. Beyond the bend, the same number of seconds buys ever
+# less. That is the hurt. Where the line dips, nothing broke; it is luck, and below we measure how much.
+# All seven tricks try to be as high, farther to the left.
+#
+# The line above the figure says whether the run ended at the target. A run this short is not meant to:
+# plain training needs many more images, as we shall see.
 #
 # ## By hand: the loop
 #
-# Here is training with nothing left out. Read the comments as the story of one batch.
+# Here is training with nothing left out. First the batches and the optimiser, AdamW, are made. Then the
+# same five lines run again and again. Read their comments as the story of one batch.
 
 
 # %%
@@ -137,8 +152,9 @@ def plain_loop(net, data, images, seed, recipe=BASELINE):
 
 
 # %% [markdown]
-# One line needs a word. Weight decay pulls weights towards zero, which is good for the matrices and
-# pointless for biases and norms. So the optimiser gets two groups.
+# One name needs a word: `groups`. *Weight decay* pulls weights a little towards zero at each step. It is
+# meant for the large tensors; biases and the scales of norm layers are commonly spared. So the optimiser
+# gets two groups.
 
 
 # %%
@@ -153,16 +169,19 @@ def groups(net, recipe):
 # ## Check it
 #
 # The package has one training loop, `fasttricks/loop.py`, and all chapters use it. Does it do the same
-# as ours? Two equal networks, the same seed, twenty steps each.
+# as ours? Two equal networks, the same seed, twenty steps each. We compare on the CPU in the smallest
+# size, for a GPU may add the same numbers in another order and round them otherwise.
 
 # %%
 from fasttricks.loop import fit
 
-nets = [create(budget.model, data.channels, len(data.classes)) for _ in range(2)]
+small = choose_budget("smoke")
+nets = [create(small.model, data.channels, len(data.classes)).train() for _ in range(2)]
 nets[1].load_state_dict(nets[0].state_dict())
-device = BASELINE.world.device()
-here = data.to(device, budget.image_size)
-nets = [net.to(device).train() for net in nets]
+here = data.to(torch.device("cpu"), small.image_size)
+
+# %% [markdown]
+# Both train, and we look for the largest difference between any two weights.
 
 # %%
 plain_loop(nets[0], here, images=20 * BASELINE.batch, seed=1)
@@ -176,7 +195,7 @@ apart = max(
 holds(apart < 1e-5, "our loop and the package's leave the same weights")
 
 # %% [markdown]
-# An accuracy is a count, so that one we can check exactly.
+# Is the package's accuracy what we think it is, the share of right answers? We count them ourselves.
 
 # %% tags=["nbval-check-output"]
 from fasttricks.loop import accuracy as measure
@@ -192,13 +211,14 @@ holds(
 # %% [markdown]
 # ## Eight places
 #
-# A trick has to act *somewhere* in that loop. There are eight places, and seven tricks that use them.
+# A trick has to act *somewhere* in that loop. There are eight places, and seven tricks that use them. Each
+# has a line of the loop, what can be changed there, and the chapters that do.
 
 # %%
 places = [
     ("net = create(...)", "which weights it starts from", "6 transfer"),
     ("net = wrap(net)", "who averages the gradients", "1 multi-GPU"),
-    ("x, q = batch(shard(rows))", "who sees which images", "1 multi-GPU"),
+    ("x, q = batch(shard(rows))", "how many images, for whom", "1 multi-GPU, 2 scaling"),
     ("x, q = map(x, q)", "what images and targets are", "4 mixup, 5 smoothing"),
     ("lr = lr_at(step)", "how far a step goes", "2 scaling, 3 cyclic"),
     ("momentum = momentum_at(step)", "how long a step is remembered", "3 cyclic"),
@@ -207,7 +227,7 @@ places = [
 ]
 
 # %% [markdown]
-# As a picture: the loop on the left, what can be changed there in the middle, the chapter on the right.
+# As a picture, with an arrow from the end of one step to the beginning of the next:
 
 # %%
 figure, axes = plt.subplots(figsize=(9, 3.4), layout="constrained")
@@ -215,13 +235,18 @@ for number, (line, what, who) in enumerate(places):
     axes.text(0, -number, f"{number + 1}  {line}", family="monospace")
     axes.text(4.6, -number, what)
     axes.text(7.6, -number, who, weight="bold")
-axes.set(xlim=(0, 10), ylim=(-len(places) + 0.5, 1))
+curved = {"arrowstyle": "->", "connectionstyle": "arc3,rad=-0.3"}
+axes.annotate("", (-0.1, -1.8), (-0.1, -7.2), arrowprops=curved)
+axes.set(xlim=(-1, 10), ylim=(-len(places) + 0.5, 0.5))
 axes.axis("off")
 plt.show()
 
 # %% [markdown]
-# Read it from top to bottom: lines 1 and 2 happen once, the others at every step. No two single-owner
-# places are claimed by two tricks; where two meet, on lines 4 and 5, they can be chained or multiplied.
+# Read it from top to bottom: lines 1 and 2 happen once, lines 3 to 8 at every step. Where two tricks meet
+# on a line, they do not collide. On line 3 one says how many images and the other who takes which; on
+# line 4 one works on what the other has made; on line 5 each gives a factor, and the factors multiply.
+#
+# Are these the places in the package's loop? We search its source.
 
 # %% tags=["nbval-check-output"]
 import inspect
@@ -257,11 +282,13 @@ def smoothing_loop(net, data, images, seed, recipe=BASELINE, eps=0.1):
 
 
 # %% [markdown]
-# ...which differs in one expression. Now think of the copy with a schedule *and* smoothing, and the one
-# with mixed precision as well. How many copies for all combinations of seven tricks?
+# ...which differs in one expression. Did you find it? Now think of the copy with a schedule *and*
+# smoothing, and of the one with mixed precision as well. And a mistake found in one of them must be mended
+# in all. How many copies are there for all combinations of seven tricks, each in or out?
 
 # %%
-print(f"{2**7} loops, {2**7 * 9:,} lines")
+length = len(inspect.getsource(smoothing_loop).splitlines())
+print(f"{2**7} loops, {2**7 * length:,} lines")
 
 # %% [markdown]
 # So the course has one loop, which knows no trick, and a **recipe** that says what goes into its eight
@@ -277,9 +304,8 @@ print(recipe.tricks)
 # Is it the same as the edited copy? Again two equal networks and twenty steps.
 
 # %%
-twins = [create(budget.model, data.channels, len(data.classes)) for _ in range(2)]
+twins = [create(small.model, data.channels, len(data.classes)).train() for _ in range(2)]
 twins[1].load_state_dict(twins[0].state_dict())
-twins = [net.to(device).train() for net in twins]
 smoothing_loop(twins[0], here, images=20 * BASELINE.batch, seed=1)
 done = fit(recipe, twins[1], here, images=20 * BASELINE.batch, seed=1, evaluations=1)
 
@@ -293,7 +319,7 @@ holds(same, "a recipe with a trick is the copy of the loop with that trick edite
 #
 # "Faster" needs a clock, and there are two honest ones. The **train clock** runs in the loop and pauses
 # while we evaluate. The **cold wall** starts with the process and never pauses: imports, data, weights,
-# every evaluation. A run keeps both.
+# every evaluation. A run keeps both. In a notebook, the second one starts at the call.
 
 # %%
 print(f"train clock {run.train_seconds:.1f} s, evaluations {run.eval_seconds:.1f} s")
@@ -306,7 +332,7 @@ print(f"from the call to the result {run.wall_seconds:.1f} s")
 # ## Seeds: how much is luck?
 #
 # The seed draws the first weights, the order of the images, and which ones are mirrored. Five seeds,
-# nothing else changed:
+# nothing else changed. We print where they end.
 
 # %%
 runs = [run] + [
@@ -314,26 +340,53 @@ runs = [run] + [
 ]
 scores = sorted(run.val_accuracy for run in runs)
 print(f"lowest {scores[0]:.4f}, middle {scores[2]:.4f}, highest {scores[4]:.4f}")
+print(f"spread {100 * (scores[4] - scores[0]):.2f} points")
+
+# %% [markdown]
+# And on the way? At each evaluation that all five had, we sort the five accuracies. (The first run was
+# evaluated twice as often, so we take every second of its marks.)
 
 # %%
+curves = [run.curve[1::2]] + [other.curve for other in runs[1:]]
+seen = [point[0] for point in curves[0]]
+ranked = [sorted(p[2] for p in points) for points in zip(*curves, strict=True)]
 lines = {
-    f"seed {n}": ([p[0] for p in r.curve], [p[2] for p in r.curve]) for n, r in enumerate(runs[:4])
+    name: (seen, [found[rank] for found in ranked])
+    for name, rank in (("highest", 4), ("middle", 2), ("lowest", 0))
 }
-figure = plot(lines, "images seen", "validation accuracy", "the same recipe", marks=True)
-figure.axes[0].set_ylim(min(scores) - 0.1, None)
+plot(lines, "images seen", "validation accuracy", "five seeds, one recipe", marks=True)
 plt.show()
 
 # %% [markdown]
-# Look at the distance between lines that differ by nothing but luck. A trick that claims less than this
-# from one run has claimed nothing. That is why every comparison in this course uses the same seeds on
-# both sides, prints how many there were, and shows the lowest and the highest.
+# Look at the space between the highest and the lowest line: it is luck alone. A trick that claims less
+# than this from one run has claimed nothing. That is why a comparison in this course uses the same seeds
+# on both sides, prints how many there were, and shows the lowest and the highest.
 #
 # ## From accuracy to seconds
 #
-# The result of a trick is the **time to a target accuracy**, not the accuracy after a fixed time, and not
-# images a second: both can be bought by making the other worse. The target is fixed beforehand.
+# Is a trick that gains a point better than one that trains twice as fast? Images a second can be bought
+# with a worse network, and accuracy with more time. So we hold one still and measure the other: the
+# result of a trick is the **time to a target accuracy**. You know what a second costs; what a point costs
+# depends on where on the curve you stand.
 #
-# A run that ends below it counts as *never*, which is infinity, and is kept. Here is one that cannot arrive.
+# **How the target was set.** In trials of plain training, the curve went flat near nine in ten. The target
+# is a round number that plain training reaches there. It is one number for all recipes and stays where it
+# is. What is fitted is the number of images that a recipe sees: as many as it needs to be there.
+
+# %%
+print(f"target {budget.target}")
+print(
+    f"plain training gets {budget.plain:,} images to be there, a run in a chapter {budget.images:,}"
+)
+
+# %% [markdown]
+# So where the second number is the smaller one, the runs of the chapters end below the target, and say so.
+# They compare recipes after equal images, which is quick. Times to the target are compared in the last
+# chapter.
+#
+# **What counts.** Only the end of a run. Lines jump, and who looks often enough catches a lucky moment
+# above the target. A run that ends below counts as *never*, which is infinity, and is kept. Here is one
+# that cannot arrive.
 
 # %%
 missed = train(BASELINE, data, images=BASELINE.batch, target=0.99, label="one step only")
@@ -343,9 +396,15 @@ holds(not missed.reached, "one step does not bring the network to 0.99")
 holds(missed.seconds_to_target == float("inf"), "a missed target counts as infinite time")
 
 # %% [markdown]
-# Then a **speed-up** is a ratio of two times, and a ratio of noisy things is noisy. We draw pairs again
-# and again with replacement, and look where the middle ratio falls 95 times in 100. This is the
-# *bootstrap*.
+# A recipe has several runs. It is at the target if the *mean* of their ends is, and its time is their
+# median, so that one disturbed run does not move it.
+#
+# ## How to read a speed-up
+#
+# A **speed-up** is a ratio of two times, and a ratio of noisy things is noisy. How far might it be off? A
+# *pair* is a slow and a fast run with the same seed. From the pairs that we have, we draw as many as there
+# are, where one may come up twice and another not at all, and note the middle ratio. We do it two thousand
+# times. The *interval* is where that middle falls 95 times in 100. This is the **bootstrap**.
 
 
 # %%
@@ -358,7 +417,7 @@ def interval(slow, fast, draws=2000, seed=0):
 
 
 # %% [markdown]
-# The sharpest test of a measurement is to measure *nothing*. We compare plain training with itself: the
+# A sharp test of a measurement is to measure *nothing*. We compare plain training with itself: the
 # runs' times against the same times in another order.
 
 # %%
@@ -367,17 +426,23 @@ low, high = interval(times, times[1:] + times[:1])
 print(f"plain against itself: {low:.2f} to {high:.2f} times as fast")
 
 # %% [markdown]
-# The interval should contain 1, and its width tells how quiet the machine is. A speed-up is claimed in
-# this course only where the interval leaves 1 out. To see that the tool can also say yes, we feed it
-# times that really are halved.
+# The interval should contain 1, and its width tells how quiet the machine is. Only where an interval
+# leaves 1 out may we speak of a speed-up. To see that the tool can also say yes, we feed it times that
+# really are halved. And we look at what the interval is with few pairs.
 
 # %% tags=["nbval-check-output"]
 halved = interval([2.0, 2.2, 1.9, 2.1, 2.0], [1.0, 1.1, 0.95, 1.05, 1.0])
 holds(abs(halved[0] - 2) < 1e-4 and abs(halved[1] - 2) < 1e-4, "half the time is twice the speed")
 apart = interval([1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 3.0, 4.0, 5.0, 1.0])
 holds(apart[0] < 1 < apart[1], "shuffled times are no speed-up: the interval contains 1")
+holds(apart == (0.5, 5.0), "of five pairs, it is the lowest and the highest ratio")
 
 # %% [markdown]
+# So with five pairs or fewer, you can read the interval off the runs. But few pairs can agree by chance:
+# if a trick does nothing, three pairs fall on one side of 1 as often as three coins fall alike, one time
+# in four; five pairs, one time in sixteen. Therefore look at the size, too. A gain many times as large as
+# the spread is hardly luck. A small one needs more seeds.
+#
 # ## Questions
 #
 # **1. Why do we not compare accuracies after a fixed number of epochs?**

@@ -25,7 +25,11 @@
 # About 15 minutes to read, and two to run.
 
 # %% [markdown]
-# The first cell makes a bare Colab or Kaggle ready. Where the course is installed, it does nothing.
+# Read it here, or run it in
+# [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/02_lr_scaling_warmup.ipynb) or
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/02_lr_scaling_warmup.ipynb).
+# The first cell makes a bare one ready, and says what it found. Where the course is installed, it
+# only does the latter.
 
 # %%
 import importlib.util
@@ -38,6 +42,10 @@ if importlib.util.find_spec("fasttricks") is None:
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "-e", "fast-tricks"]
     subprocess.run(install, check=True)
     sys.path.insert(0, "fast-tricks")
+
+from fasttricks import about
+
+print(about())
 
 # %% [markdown]
 # The budget follows the device. It says which network we train, on how many images, and how often. Most
@@ -92,18 +100,20 @@ plot(curves, "images seen", "validation accuracy", "SGD, the same rate", marks=T
 plt.show()
 
 # %% [markdown]
-# The larger the batch, the lower the curve. The largest looks as if it had learned nothing at all. That
-# is too bad to be the learning rate alone, so before we blame it, let us look for a second culprit.
+# The larger the batch, the later its curve rises, and the lower it ends. The largest may not rise at all.
+# That would be too bad to be the learning rate alone, so before we blame it, let us look for a second
+# culprit.
 #
 # It is batch norm. In validation, it uses a *running* mean and variance, which each step moves a tenth of
 # the way. A run of few steps is judged with numbers that still remember the untrained network. How much?
 
 # %%
-{batch: (run.steps, f"{0.9**run.steps:.3f} left") for batch, run in same.items()}
+for batch, run in same.items():
+    print(f"batch {batch:5}: {run.steps:4} steps, {0.9**run.steps:.3f} of the starting value left")
 
 # %% [markdown]
-# The second number is the share of the starting value that is still inside. torch's own layer agrees: its
-# running variance starts at 1, and we feed it constant images, whose variance is 0.
+# torch's own layer agrees: its running variance starts at 1, and we feed it constant images, whose variance
+# is 0.
 
 # %% tags=["nbval-check-output"]
 import torch
@@ -116,7 +126,8 @@ holds(abs(left - 0.9**12) < 1e-4, "after n steps, 0.9 ** n of the first variance
 
 # %% [markdown]
 # So we refresh these numbers before we judge: forward passes over 2,000 training images, no labels and no
-# gradients. torch has a function for it. All accuracies from here on are measured this way.
+# gradients. torch has a function for it. From here on our figures and tables are measured this way. Only
+# the line that each run prints at its end is as trained.
 
 # %%
 from torch.optim.swa_utils import update_bn
@@ -131,18 +142,21 @@ def score(net):
 
 
 # %% [markdown]
-# Before and after the refreshment:
+# Before and after:
 
 # %%
 stale = [run.val_accuracy for run in same.values()]
 fresh = {batch: score(run.net) for batch, run in same.items()}
-lines = {"as trained": (list(same), stale), "refreshed": (list(same), list(fresh.values()))}
-plot(lines, "batch", "validation accuracy", "SGD, the same rate", scale="log", marks=True)
+places = range(len(same))
+lines = {"as trained": (places, stale), "refreshed": (places, list(fresh.values()))}
+plot(lines, "batch", "validation accuracy", "SGD, the same rate", marks=True)
+plt.xticks(places, list(same))
 plt.show()
 
 # %% [markdown]
-# The space between the lines was bookkeeping. What the upper line still loses to the right is the true
-# hurt: too few steps, each as short as before.
+# The space between the lines was bookkeeping. (Even the small batch may gain a little: its running mean
+# holds about ten batches, and 2,000 images are steadier.) What the upper line still loses to the right is
+# the true hurt: too few steps, each as short as before.
 
 # %% tags=["nbval-check-output"]
 holds(fresh[1024] < fresh[64], "at the same rate the batch of 1,024 is behind that of 64")
@@ -165,8 +179,8 @@ w.item(), one.item()
 holds(torch.allclose(w, one), "k steps at a fixed slope are one step at k times the rate")
 
 # %% [markdown]
-# That is the whole linear rule: a sum is k times a mean. It rests on one assumption, that the slope does
-# not change on the way. In a valley it does. Take the loss w² / 2, whose slope is w itself, and start at 1.
+# That is the whole linear rule: k times the batch, k times the rate, for a sum is k times a mean. It rests
+# on one assumption, that the slope does not change on the way. In a valley it does. Take the loss w² / 2, whose slope is w itself, and start at 1.
 # Each small step leaves a share 1 - lr; the one large step leaves 1 - k · lr.
 
 # %%
@@ -174,7 +188,7 @@ ks = list(range(1, 46))
 small = [(1 - 0.05) ** k for k in ks]
 large = [1 - 0.05 * k for k in ks]
 lines = {"k steps of 0.05": (ks, small), "one step of k · 0.05": (ks, large)}
-plot(lines, "k", "distance from the lowest point", "a valley")
+plot(lines, "k", "position (lowest point at 0)", "a valley")
 plt.show()
 
 # %% [markdown]
@@ -205,10 +219,11 @@ at_once = walk([0.6] * 4)
 
 # %% [markdown]
 # The first step jumps over the valley to a steeper place, the next one jumps farther. Now the same rate,
-# but reached over five steps. This is **warm-up**.
+# but we begin at a tenth of it and reach it after five steps. This is **warm-up**.
 
 # %%
-warmed = walk([0.06, 0.168, 0.276, 0.384, 0.492, 0.6, 0.6])
+rising = [0.06 + 0.54 * step / 5 for step in range(5)]
+warmed = walk([*rising, 0.6, 0.6])
 [round(w, 2) for w in warmed]
 
 # %% tags=["nbval-check-output"]
@@ -251,7 +266,7 @@ holds(abs(ratio["rate times 4"] - 1) < 0.2, "Adam, 16 times the batch: 4 times t
 holds(ratio["rate times 16"] > 3, "the linear rule takes it several times too far")
 
 # %% [markdown]
-# Remember the condition: noise must outweigh the pull. We shall meet a case where it does not.
+# Remember the condition: noise must outweigh the pull. We may meet a case where it does not.
 #
 # ## Write it
 #
@@ -340,15 +355,16 @@ for batch in (256, 1024):
 # %%
 caught = {batch: score(run.net) for batch, run in linear.items()}
 lines = {
-    "same rate": (list(fresh), list(fresh.values())),
-    "k times the rate": (list(caught), list(caught.values())),
+    "same rate": (places, list(fresh.values())),
+    "k times the rate": (places, list(caught.values())),
 }
-plot(lines, "batch", "validation accuracy", "SGD, one seed each", scale="log", marks=True)
+plot(lines, "batch", "validation accuracy", "SGD, one seed each", marks=True)
+plt.xticks(places, list(same))
 plt.show()
 
 # %% [markdown]
 # The distance between the lines is what scaling wins back. At 256 it should be most of the loss. At 1,024
-# the line comes down all the same: we will see why below.
+# the upper line may come down all the same: we will see why below.
 #
 # Goyal et al. 2017 (arXiv 1706.02677) trained ResNet-50 on ImageNet with this rule at a batch of 8,192 in
 # one hour, at the accuracy of the small batch. Their ramp alone took five epochs, more than our whole run.
@@ -372,11 +388,13 @@ accuracy_table(arms)
 
 # %% [markdown]
 # Read *lowest and highest gain* first. Where a range lies below zero, the larger batch is still behind at
-# equal images. If the linear rule is ahead of the square root here, it is no contradiction: in so short a
-# run the network is still far from its goal, all images pull the same way, and there is little noise to
-# divide by. The square root is the rule for the long middle of training.
+# equal images. If the linear rule is ahead of the square root here, it is no contradiction, and the likely
+# reason is that condition on noise: in so short a run the network is still far from its goal, all images
+# pull much the same way, and Adam has little noise to divide by. The square root is the rule for the long
+# middle of training.
 #
-# What did we buy? Images a second, taken from all runs so far, evaluation not counted.
+# A larger batch, then, wins nothing at equal images. What it can buy is time. Images a second, taken from
+# all runs so far, evaluation not counted:
 
 # %%
 runs = [*same.values(), *linear.values(), *(run for arm in arms.values() for run in arm)]
@@ -384,53 +402,82 @@ speeds = {batch: [] for batch in sorted({run.recipe.global_batch for run in runs
 for run in runs:
     speeds[run.recipe.global_batch].append(run.images_per_second)
 middle = [sorted(found)[len(found) // 2] for found in speeds.values()]
-plot({"median": (list(speeds), middle)}, "batch", "images a second", scale="log", marks=True)
+plot({"": (range(len(speeds)), middle)}, "batch", "images a second, median", marks=True)
+plt.xticks(range(len(speeds)), list(speeds))
 plt.show()
 
 # %% [markdown]
-# Where this line is flat, the device was full already at the small batch, and a larger one buys nothing. A
-# GPU has thousands of lanes to fill, and several GPUs share one batch between them. A CPU is soon full.
+# Where this line is flat or falls, the device is full, and a still larger batch buys nothing. A GPU has
+# thousands of lanes to fill, and several GPUs share one batch between them. A CPU is soon full.
 
 # %% [markdown]
 # ## Break it
 #
 # First, leave the ramp out. For 64 times the batch, the linear rule asks for 64 times the rate. Such a batch
-# would leave too few steps to look at, so we borrow its rate for a batch of 256.
+# would leave too few steps to look at, so we borrow its rate for a batch of 256. To see what each step
+# does, we write down the loss of every batch, before the step.
+
+# %%
+import math
+
+from fasttricks.loop import cross_entropy, set_rates
+from fasttricks.models import begin, optimizer_for
+
+
+def watch(recipe, seed, steps):
+    torch.manual_seed(seed)
+    net = begin(recipe, budget.model, data.channels, len(data.classes)).to(data.train.y.device)
+    optimizer, losses = optimizer_for(recipe, net), []
+    draws = data.draws(recipe.global_batch, torch.Generator().manual_seed(seed))
+    for step in range(steps):
+        x, q = data.batch(*next(draws))
+        set_rates(optimizer, recipe.lr_at(step, steps), recipe.momentum)
+        loss = cross_entropy(net(x), q)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses, net
+
+
+# %% [markdown]
+# Two seeds each, with a ramp over the first three tenths of the run and without one. A blind guess among ten
+# classes has a loss of log 10, the grey line.
 
 # %%
 high = replace(SGD, lr=64 * SGD.lr)
-ways = {
-    "no ramp": LRScaling(256, 256, warmup=0),
-    "ramp": LRScaling(256, 256, warmup=0.3, start=0.01),
-}
-steep = {name: train(high + way, data, label=name) for name, way in ways.items()}
-lines = {name: ([p[0] for p in r.curve], [p[2] for p in r.curve]) for name, r in steep.items()}
-plot(lines, "images seen", "validation accuracy", f"SGD at a rate of {high.lr:g}", marks=True)
+ways = {"no ramp": 0, "ramp": 0.3}
+curves, ends = {}, {}
+for name, warmup in ways.items():
+    for seed in (0, 1):
+        recipe = high + LRScaling(256, 256, warmup=warmup, start=0.01)
+        losses, net = watch(recipe, seed, budget.images // 256)
+        curves[f"{name}, seed {seed}"] = range(len(losses)), losses
+        ends[f"{name}, seed {seed}"] = round(score(net), 3)
+plot(curves, "optimiser step", "loss of the batch", f"SGD at a rate of {high.lr:g}")
+plt.axhline(math.log(10), color="grey", lw=0.8)
 plt.show()
+ends
 
 # %% [markdown]
-# These curves are as trained, stale batch norm included, so they jump. Refreshed, the ends are:
-
-# %%
-{name: round(score(run.net), 3) for name, run in steep.items()}
-
-# %% [markdown]
-# Same rate, same batch, same seed; the only difference is how the first third began. Where the run without
-# the ramp ends far lower, its first steps threw the weights to a place from which they had not come back when
-# the images ran out. Where the two ends are close, the rate was not beyond your network's edge. Batch norm
-# moves that edge far out. It is one seed: read the order, not the size.
+# Look at the first steps. All four begin near the grey line: they know nothing yet. Where a line without a
+# ramp jumps *up* from there, it is the toy again, thrown to a steeper place. Then look at where the lines
+# end, and at the refreshed validation accuracies below the figure. A pair of one seed has the same first
+# weights, the same images and in the end the same rate; the only difference is how it began. Where the ends
+# are close or reversed, the rate was not beyond your network's edge, or the run was too short for either.
+# Batch norm, which rescales whatever comes, is kind to such rates; a network without it may well end in
+# `nan`.
 #
 # Second, the end of linear scaling. Here are, for each linear run, the steps and the sum of their rates.
 
 # %%
-{
-    batch: (run.steps, round(sum(run.recipe.lr_at(s, run.steps) for s in range(run.steps)), 2))
-    for batch, run in linear.items()
-}
+for batch, run in linear.items():
+    spent = sum(run.recipe.lr_at(step, run.steps) for step in range(run.steps))
+    print(f"batch {batch:5}: {run.steps:4} steps, their rates add up to {spent:.2f}")
 
 # %% [markdown]
 # But for the ramp and a remainder, the rule spends the same sum of rates on ever fewer steps. That is
-# worth as much only while the slope stays the same over k small steps. With a dozen steps in all, it does
+# worth as much only while the slope stays the same over k small steps. With so few steps in all, it does
 # not: the network has no time to turn. Then the answer is more images, or a smaller batch, not a higher
 # rate.
 #

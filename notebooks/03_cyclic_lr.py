@@ -25,7 +25,11 @@
 # About 15 minutes to read, and two to run.
 
 # %% [markdown]
-# The first cell makes a bare Colab or Kaggle ready. Where the course is installed, it does nothing.
+# Read it here, or run it in
+# [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/03_cyclic_lr.ipynb) or
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/03_cyclic_lr.ipynb).
+# The first cell makes a bare one ready, and says what it found. Where the course is installed, it
+# only does the latter.
 
 # %%
 import importlib.util
@@ -39,6 +43,9 @@ if importlib.util.find_spec("fasttricks") is None:
     subprocess.run(install, check=True)
     sys.path.insert(0, "fast-tricks")
 
+from fasttricks import about
+
+print(about())
 
 # %% [markdown]
 # The budget follows the device. It says which network we train, on how many images, and how often.
@@ -63,23 +70,18 @@ Markdown(cyclic.__doc__)
 # ## The hurt: it knows more than it shows
 #
 # We train plainly, with one rate from the first step to the last. On the way we look sixteen times at
-# half of the validation images, for a look costs time as well.
+# half of the validation images, for a look costs time as well. We draw the second half of the run.
 
 # %%
 from dataclasses import dataclass, replace
 
-quick = replace(data, val=data.val[:2500])
-flat = train(BASELINE, quick, images=budget.images, evaluations=16, label="constant")
-seen, _, flat_scores = zip(*flat.curve, strict=True)
-
-# %% [markdown]
-# Here is the second half of that run, where it should be nearly done.
-
-# %%
 import matplotlib.pyplot as plt
 
 from fasttricks.report import accuracy_table, holds, plot
 
+quick = replace(data, val=data.val[:2500])
+flat = train(BASELINE, quick, evaluations=16, label="constant")
+seen, _, flat_scores = zip(*flat.curve, strict=True)
 late = slice(7, None)
 plot(
     {"constant": (seen[late], flat_scores[late])}, "images seen", "validation accuracy", marks=True
@@ -107,12 +109,12 @@ class Drop:
         return 1.0 if step < 0.75 * steps else 0.05
 
 
-drop = train(BASELINE + Drop(), quick, images=budget.images, evaluations=16, label="drop")
+drop = train(BASELINE + Drop(), quick, evaluations=16, label="drop")
 drop_scores = [point[2] for point in drop.curve]
 
 # %% [markdown]
-# Same first weights, same images in the same order. Only the end differs. How deep does each run fall
-# between two looks in the last quarter, and where does it end?
+# Same first weights, same images in the same order. Only the end differs. What is the worst change between
+# two looks in the last quarter, and where does each run end?
 
 # %%
 from itertools import pairwise
@@ -122,21 +124,22 @@ lines = {name: (seen[late], scores[late]) for name, scores in both.items()}
 plot(lines, "images seen", "validation accuracy", "one seed each", marks=True)
 plt.show()
 for name, scores in both.items():
-    deepest = max(before - after for before, after in pairwise(scores[11:]))
-    print(f"{name:12} deepest fall {100 * deepest:+.1f} points, ends at {scores[-1]:.3f}")
+    worst = min(after - before for before, after in pairwise(scores[11:]))
+    print(f"{name:12} worst change {100 * worst:+.1f} points, ends at {scores[-1]:.3f}")
 
 # %% [markdown]
-# The lines part where the rate drops. See what the dashed one does once its steps are short: the network
-# knew more than it showed. A deepest fall below zero means that it never fell at all.
+# The lines part where the rate drops. See what the dashed one does once its steps are short: where it
+# climbs above the other, the network knew more than it had shown. A worst change above zero means that it
+# never fell at all.
 #
-# Where you stop a run at a constant rate is a matter of luck. A fall at the end takes most of
-# the luck out.
+# At a constant rate, what you get depends on the very step at which you stop. A low rate at the end makes
+# neighbouring steps alike.
 #
 # ## By hand: how high may the rate go?
 #
 # Before a rate can move between two bounds, we must know them. The **range test** (Smith 2015) finds
 # them in one short run: begin with a tiny rate, multiply it by the same number at each step, and write
-# down the loss.
+# down the loss. It is one more trick of our own; `low` and `high` are factors on the recipe's rate.
 
 
 # %%
@@ -219,8 +222,7 @@ holds(min(smooth) < smooth[0], "somewhere on the way the network learns")
 holds(max(smooth[-20:]) > 2 * min(smooth), "far to the right it comes apart")
 
 # %% [markdown]
-# The test is rough: it moves fast, and a rate that is harmless for ten steps may not be so for a
-# thousand. Take it as a map, not as an answer.
+# The test is rough: a rate that is harmless for ten steps may not be so for a thousand. Take it as a map.
 #
 # ## Write it
 #
@@ -239,7 +241,7 @@ def height(step, half, mode, gamma=1.0):
 [height(step, 4, "triangular") for step in range(10)]
 
 # %% [markdown]
-# Up in four steps, down in four, and up again. Here are the three modes over four cycles.
+# Here are the three modes over four cycles.
 
 # %%
 steps = range(401)
@@ -249,11 +251,11 @@ plt.ylim(0, 1.5)
 plt.show()
 
 # %% [markdown]
-# The solid line keeps its tops. The others lose theirs: at once after each cycle, or bit by bit. In every
-# valley the network settles, so each valley is a good place to stop.
+# The solid line keeps its tops. The others lose theirs: at once after each cycle, or bit by bit. What the
+# valleys are for, we shall see when we train.
 #
 # **One cycle.** If we know when we shall stop, one cycle is enough: a quick rise, and one long fall to
-# nearly zero. Half a cosine wave joins the points, so that the line has no corners.
+# nearly zero. Half a cosine wave joins the points.
 
 # %%
 import math
@@ -318,8 +320,7 @@ holds(abs(eased - 3) < 1e-6, "at the peak, the effective step is 3 times shorter
 
 # %% [markdown]
 # A caution: Adam *averages* gradients instead of adding them, so for AdamW a steady gradient is not
-# magnified. There beta1 says only how long old gradients are remembered. At long steps they are soon
-# out of date, so forgetting sooner is sensible there too, but the formula is SGD's.
+# magnified. There beta1 says only how long old gradients are remembered; the formula is SGD's.
 #
 # ## Check it
 #
@@ -422,8 +423,8 @@ accuracy_table(arms)
 # constant rate hold the luck of the last step, too. And *seconds* should be the same, for the trick costs
 # none.
 #
-# Is this super-convergence? The claim was about steps *saved*. Our table holds the steps fixed and reads
-# the accuracy. A gain says that one-cycle gets more out of the same steps, and no more than that.
+# Is this super-convergence? The claim was about steps *saved*; our table holds the steps fixed. We come
+# back to it below.
 #
 # How did they get there?
 
@@ -436,7 +437,7 @@ plot(curves, "images seen", "validation accuracy", "one seed each", marks=True)
 plt.show()
 
 # %% [markdown]
-# Look at the first marks: near the peak, one-cycle may be far *behind*. It is travelling. Its accuracy
+# Look at the first marks: near the peak, one-cycle may be far *behind*. Its accuracy
 # comes in the fall. Do not judge such a run before its end.
 #
 # How much of that is the cycle, and how much merely a low rate at the end? Our own `Drop` had seed 0 and
@@ -451,7 +452,8 @@ for name, one in (("constant", flat), ("drop", drop), ("one-cycle", arms["one-cy
 
 # %% [markdown]
 # What *drop* gains over *constant* needs no cycle: it comes from ending low. Only what *one-cycle* has
-# beyond that can belong to the high rates in the middle. One seed cannot weigh the two for good.
+# beyond that can belong to the rest of its shape: the high rates, the long fall, the momentum. One seed
+# cannot weigh the two for good.
 #
 # ## Break it
 #
@@ -491,16 +493,36 @@ holds(abs(midway / 10.0 - 0.75) < 0.01, "halfway, the rate is still at three qua
 
 # %% [markdown]
 # The second mark of the one-cycle line above *is* such a run, stopped at half. Beside it we put a run that
-# saw just as many images from the same seed, but whose cycle was planned for them.
+# saw just as many images from the same seed, but whose cycle was planned for them. And to come back to the
+# claim of steps saved: the constant rate, after twice as many.
 
 # %%
 one, half = arms["one-cycle"][0], budget.images // 2
 planned = train(one.recipe, data, images=half, evaluations=1, label="planned")
-print(f"stopped {one.curve[1][2]:.4f}, planned {planned.val_accuracy:.4f}")
+print(f"one-cycle, stopped after {half:,}: {one.curve[1][2]:.4f}")
+print(f"one-cycle, planned for {half:,}: {planned.val_accuracy:.4f}")
+print(f"constant rate, after {budget.images:,}: {arms['constant'][0].val_accuracy:.4f}")
 
 # %% [markdown]
-# The same images, the same shape of curve; only one of the two was allowed to finish. So decide on the
-# length first. If you cannot, use `Cyclic` and stop in a valley.
+# The first two saw the same images; only one was allowed to finish. (In a few dozen steps, stale batch norm
+# can hide it: chapter 2.) So decide on the length first. Where the planned run is level with the constant
+# rate after twice the images, half of the steps were saved, though in one seed and a short run.
+#
+# **And if you cannot plan?** Then `Cyclic` passes a valley again and again. We train over four triangles,
+# and look at each top and valley.
+
+# %%
+triangles = BASELINE + Cyclic(high=10.0, half=one.steps // 8)
+around = train(triangles, quick, evaluations=8, label="cyclic")
+marks = [(point[0], point[2]) for point in around.curve]
+looks = {"at the tops": marks[::2], "in the valleys": marks[1::2]}
+lines = {name: tuple(zip(*found, strict=True)) for name, found in looks.items()}
+plot(lines, "images seen", "validation accuracy", "triangles, one seed", marks=True)
+plt.show()
+
+# %% [markdown]
+# Go from a top to the valley after it, and on to the next top. Where the dashed line lies higher, the fall
+# brings out what the top had hidden, so every valley is a place to stop.
 #
 # ## Questions
 #

@@ -26,7 +26,11 @@
 # About 20 minutes to read, and two to run.
 
 # %% [markdown]
-# The first cell makes a bare Colab or Kaggle ready. Where the course is installed, it does nothing.
+# Read it here, or run it in
+# [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/07_mixed_precision.ipynb) or
+# [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/07_mixed_precision.ipynb).
+# The first cell makes a bare one ready, and says what it found. Where the course is installed, it
+# only does the latter.
 
 # %%
 import importlib.util
@@ -39,6 +43,10 @@ if importlib.util.find_spec("fasttricks") is None:
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "-e", "fast-tricks"]
     subprocess.run(install, check=True)
     sys.path.insert(0, "fast-tricks")
+
+from fasttricks import about
+
+print(about())
 
 # %% [markdown]
 # The budget follows the device. We also put the images on that device, for single steps by hand.
@@ -81,8 +89,7 @@ def rate(size, dtype):
 
 
 # %% [markdown]
-# We try matrices of five sizes, each twice, and keep the better of the two, for the first product warms
-# up the device.
+# Five sizes, each twice. The better time counts, for the first product warms up the device.
 
 # %%
 sizes, lines, note = (64, 128, 256, 512, 1024), {}, MixedPrecision().note(device)
@@ -93,10 +100,10 @@ plt.show()
 
 
 # %% [markdown]
-# Where a 16-bit line runs above the fp32 line, fp32 training leaves that much of the device unused.
-# Where it runs below, the device only imitates the format, and is slower for it. Many processors do
-# so with fp16, and older ones with bf16. If the format that the trick chooses here is an imitated one, the
-# figure's title says so.
+# Look at the right end first. A 16-bit line above the fp32 line is speed that fp32 training leaves
+# unused. A line far below it means that the device only imitates the format. Many processors do so with
+# fp16, and older ones with bf16. If the trick would choose an imitated format here, the figure's title
+# says so. At the left end starting a product takes longer than the product, and any line may win.
 #
 # ## By hand: what a number is made of
 #
@@ -115,8 +122,8 @@ def bits(number, name):
 
 
 # %% [markdown]
-# Compare the rows: bf16 is fp32 with most of the fraction rounded off. It spends its bits on range, fp16
-# on digits. Torch knows what that means in numbers:
+# Compare the first two: bf16 is fp32 with most of the fraction rounded off. It spends its bits on range,
+# fp16 on digits. Torch knows what that means in numbers:
 
 # %%
 import pandas as pd
@@ -140,9 +147,9 @@ holds(torch.tensor(70000).half().isinf(), "70,000 is infinite in fp16")
 
 
 # %% [markdown]
-# The last row of the table is the reason for the 32 bits that we keep. A step changes a weight a
-# little. If the change is less than half the distance to the next number, the sum is rounded back, and
-# the step is lost. A thousand such steps are lost as well.
+# The last row of the table is the reason for the 32 bits that we keep. If a step changes a weight by
+# less than half the distance to the next number, the sum is rounded back, and the step is lost. A
+# thousand such steps are lost as well.
 
 # %% tags=["nbval-check-output"]
 low, high = torch.tensor(1.0).bfloat16(), torch.tensor(1.0)
@@ -203,14 +210,13 @@ plt.show()
 
 
 # %% [markdown]
-# To the left of the first grey line, fp16 holds nothing: those elements become zero. Between the first
-# and the second they keep some of their digits. On the right lies a wide range that nobody uses.
-# Gradients between layers lie further left than those of the weights: a weight adds up what
-# all images and pixels say, while each element between layers belongs to one pixel of one image.
+# Left of the first grey line, elements become zero, but for the largest, which are rounded up to the
+# line. Between the first and the second they keep some of their digits. On the right lies a wide range
+# that nobody uses. Gradients between layers lie further left than those of the weights: a weight adds
+# up what all images and pixels say, an element between layers belongs to one pixel of one image.
 #
-# If a range is unused on one side and crowded on the other, move everything over. Multiply the loss by
-# a number, and by the chain rule every gradient is multiplied by it. How many are lost at each *loss
-# scale*, and how many overflow?
+# So move everything to the right. Multiply the loss by a number, and by the chain rule every gradient is
+# multiplied by it. How many are lost at each *loss scale*, and how many overflow?
 
 # %%
 grads, shifts = torch.cat(passing), range(0, 41, 2)
@@ -223,9 +229,10 @@ plt.show()
 
 
 # %% [markdown]
-# Between the two lines lies a wide valley in which nearly all elements survive. A good scale lies there,
-# and no great care is needed to hit it. Without a scale, at the left end, this network loses only a
-# part; a longer training or a larger batch makes gradients smaller, and moves the solid line right.
+# In the middle both lines lie on the floor: nearly all elements survive there. That valley is wide, so
+# no great care is needed to hit it. Without a scale, at the left end, this network loses only a
+# part. A larger batch shares the loss among more images, and training on makes the loss small: both
+# make gradients smaller, and move the solid line right.
 
 # %% tags=["nbval-check-output"]
 holds(lost == sorted(lost, reverse=True), "the larger the scale, the fewer become zero")
@@ -269,8 +276,8 @@ plot({"scale": (range(80), history)}, "step", "loss scale, power of two")
 plt.show()
 
 # %% [markdown]
-# At first the scale falls with every step, and those steps are lost. Then it climbs after the gradients,
-# and each drop marks one skipped step: the price of staying near the edge.
+# At first the scale falls with every step, and those steps are lost. Then it climbs while the gradients
+# shrink, and each drop is one skipped step.
 #
 # ## Check it
 #
@@ -279,8 +286,9 @@ plt.show()
 
 # %%
 theirs = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=5)
-card, scale, good, same = precision.LossScale(1024.0, interval=5), 1024.0, 0, []
-optimizer = torch.optim.SGD([weight := torch.ones(3, requires_grad=True)], 0.1)
+packaged, scale, good, same = precision.LossScale(1024.0, interval=5), 1024.0, 0, []
+weight = torch.ones(3, requires_grad=True)
+optimizer = torch.optim.SGD([weight], 0.1)
 for step in range(40):
     weight.grad = None
     loss = weight.square().sum() * (float("inf") if step in (3, 4, 17, 30) else 0.1 * step)
@@ -288,12 +296,12 @@ for step in range(40):
     grads = [weight.grad.clone(), weight.grad.clone()]  # still scaled
     theirs.unscale_(optimizer)
     finite = unscale(grads[:1], scale)
-    same.append(finite == card.unscale(grads[1:]))
+    same.append(finite == packaged.unscale(grads[1:]))
     same += [torch.equal(grad, weight.grad) for grad in grads]
     theirs.step(optimizer)
     theirs.update()
-    (scale, good), card = next_scale(scale, good, finite, 5), card.update(finite)
-    same.append(scale == card.value == theirs.get_scale())
+    (scale, good), packaged = next_scale(scale, good, finite, 5), packaged.update(finite)
+    same.append(scale == packaged.value == theirs.get_scale())
 
 
 # %% tags=["nbval-check-output"]
@@ -301,9 +309,9 @@ holds(all(same), "ours, the package's and torch's scaler agree in each of 40 ste
 holds(weight.isfinite().all(), "no overflow ever reached a weight")
 
 # %% [markdown]
-# Second, two laws. Scaling by a power of two only moves the exponent, so in fp32 it changes no digit. And
-# gradient clipping, which shortens a long gradient, must come after unscaling: the scaled gradient is always too
-# long.
+# Second, two laws. Scaling by a power of two only moves the exponent, so in fp32 it changes no digit.
+# And gradient clipping, which shortens a gradient that is too long, must come after unscaling: a scaled
+# gradient is always too long.
 
 
 # %% tags=["nbval-check-output"]
@@ -383,9 +391,9 @@ holds(kinds == {torch.float32}, "and the master weights are still fp32")
 
 
 # %% [markdown]
-# The dashed line runs at about half the height of the solid one, on any device, for most of what is
-# kept are activations, and they now take two bytes each instead of four. That room is worth a larger
-# batch or a larger network, even where no time is saved.
+# The dashed line runs at about half the height of the solid one, for most of what is kept are
+# activations, now of two bytes each instead of four. That room is worth a larger batch or network,
+# even where no time is saved.
 #
 # ## Use it
 #
@@ -397,7 +405,7 @@ accuracy_table(arms)
 
 # %% [markdown]
 # Read *lowest and highest gain* first. Where that range includes zero, so few runs do not tell the two
-# apart, and that is the hope: the trick is to cost no accuracy. Then read *seconds*.
+# apart, and that is the hope: no accuracy lost. Then read *seconds*.
 
 # %%
 accuracy_against_time(arms)
@@ -405,11 +413,11 @@ plt.show()
 
 # %% [markdown]
 # Where the dashed runs end left of the solid ones, the device rewards 16 bits even on this small
-# network. Where they end to the right, it does not: each layer pays for its casts, and a small layer has
-# little to win back.
+# network. Where they end to the right, the *casts* cost more than they win: the conversions between
+# formats, which each layer pays for.
 #
-# So the size decides. We time forward and backward on one batch that stays on the device, fp32 and mixed
-# in turns, and take the median ratio.
+# So the size decides. We time forward and backward on one batch, fp32 and mixed in turns, drop two
+# rounds of warming up, and take the median ratio. The loss is made up, for only its time matters.
 
 
 # %%
@@ -445,8 +453,9 @@ show_ratios(ratios, "batch")
 
 
 # %% [markdown]
-# The batch is one lever. The width of a layer is the other: products grow with its square, casts do not.
-# We time two convolutions, and double their width until a step takes long.
+# If the line rises to the right, a larger batch helps the trick. The width of a layer is the other
+# lever: products grow with its square, casts do not. We time two convolutions, and double their width
+# until a step takes long.
 
 # %%
 ratios = {}
@@ -461,15 +470,15 @@ show_ratios(ratios, "channels")
 
 # %% [markdown]
 # Where the solid line crosses the dashed one is the break-even of this machine. On a device that imitates
-# bf16 it may never cross, however wide the layer; mixed precision is then a loss of time, and you should
-# leave it out. Large networks on the right hardware lie far to the right. NVIDIA reports 3.26 times the
-# images a second for ResNet-50 on one V100 against fp32, and 2.63 on one A100 against TF32
+# bf16 it may never cross; mixed precision is then a loss of time, and you should leave it out. Large
+# networks lie far to the right: NVIDIA reports 3.26 times the images a second for ResNet-50 on one V100
+# against fp32, and 2.63 on one A100 against TF32
 # ([DeepLearningExamples](https://github.com/NVIDIA/DeepLearningExamples/tree/master/PyTorch/Classification/ConvNets/resnet50v1.5)).
 #
 # ## Break it
 #
 # Leave out the master weights: everything in bf16. We go on with a trained network at a tenth of its
-# learning rate, as most schedules do towards the end.
+# learning rate, 0.0001, as most schedules do towards the end.
 
 # %%
 gentle, before = replace(BASELINE, lr=1e-4) + MixedPrecision("bf16"), arms["fp32"][0]
@@ -480,10 +489,11 @@ pd.Series(scores, ["before", *nets], name="validation accuracy")
 
 
 # %% [markdown]
-# A lower rate late in training usually lifts the accuracy. Compare how much of that lift the last row
-# gets. The difference may be small, and this is one run each. The cause is certain, though. Look at the
-# gains of the normalisation layers, numbers near 1 like the one above. How many of those over a quarter
-# have moved at all?
+# A lower rate late in training usually lifts the accuracy. Does the last row get as much of that lift?
+# One run each proves little, but what happens inside is certain. Look at the gains of the normalisation
+# layers: many are near 1, like the weight above. AdamW moves each by about the learning rate a step. From
+# a quarter upwards that is less than half the distance to the next bf16 number. How many of these have
+# moved at all?
 
 
 # %% tags=["nbval-check-output"]
@@ -498,12 +508,12 @@ holds(torch.equal(low, first.bfloat16()), "in bf16 alone, not one has")
 
 
 # %% [markdown]
-# Small weights still move in bf16, because numbers near zero lie closer together. So training does not
-# stop, it only gets stiff, and that is hard to notice.
+# Small weights still move in bf16, for numbers near zero lie closer together. So training does not
+# stop, it gets stiff, and that is hard to notice.
 #
-# Now the other half: fp16 without its loss scale. We multiply the loss by a factor and
-# ask how far the 16-bit gradient is from the fp32 one. A small factor is what a small loss weight or a
-# large batch does to gradients. A large factor is a loss scale.
+# Now the other half: fp16 without its loss scale. We multiply the loss by a factor, divide the gradient
+# by it again, and ask how far the result is from the fp32 gradient. A small factor is what a small loss
+# weight or a large batch does to gradients. A large factor is a loss scale.
 
 
 # %%
@@ -523,11 +533,11 @@ plot(off, "factor on the loss, power of two", "relative error of the gradient", 
 plt.show()
 
 # %% [markdown]
-# An error of 1 is that of no gradient at all; above 1, what is left misleads. The fp16 line has a floor with a wall on each
-# side. On the left gradients vanish; on the right they
-# overflow, and where the line ends there is no number left to draw. The bf16 line is flat: it has fp32's
-# range and needs no scale. But on its floor fp16 is the more accurate of the two, for it has three more
-# digits. At factor 1 this small network may still do without a scale; you cannot know that of the next.
+# An error of 1 is that of no gradient at all; above 1, what is left misleads. On the left of the fp16
+# line gradients vanish. On the right it simply ends: the gradients overflowed, and no number is left to
+# draw. The bf16 line is flat: it has fp32's range and needs no scale. But on its floor fp16 is the more
+# accurate, for its fraction has three more bits. At factor 1 a small network may do without a scale;
+# the next may not.
 
 # %% tags=["nbval-check-output"]
 fp16, bf16 = off["fp16"][1], off["bf16"][1]
@@ -552,13 +562,13 @@ holds(fp16[8] < 0.8 * bf16[8], "with a loss scale of 2^8, fp16 is closer to fp32
 #
 # **3. Why must the weights stay in fp32, if the products do not need it?**
 #
-# <details><summary>Answer</summary>A step adds a small number to a large one. In 16 bits it is rounded
-# away, every time.</details>
+# <details><summary>Answer</summary>A step adds a small number to a large one. In 16 bits it may be
+# rounded away, every time.</details>
 #
 # **4. Your loss scale halves at every step. What is wrong?**
 #
-# <details><summary>Answer</summary>The gradients are infinite or not numbers at any scale: the loss itself
-# has blown up. Lower the learning rate.</details>
+# <details><summary>Answer</summary>The gradients are infinite at any scale: the loss itself has blown up.
+# Lower the learning rate.</details>
 #
 # **5. Mixed precision made your training slower. What can you try?**
 #
@@ -610,7 +620,7 @@ check("precision", 2, largest_scale)
 #
 # ```python
 # def largest_scale(grads):
-#     return 2.0 ** math.floor(math.log2(65504 / grads.abs().max().item()))
+#     return 2.0 ** (65504 / grads.abs().max()).log2().floor().item()
 # ```
 #
 # </details>
@@ -647,8 +657,7 @@ check("precision", 3, scales)
 # ## Further reading
 #
 # - Micikevicius et al. 2017, [arXiv 1710.03740](https://arxiv.org/abs/1710.03740): master weights, loss
-#   scaling, and a histogram like ours.
-# - Kalamkar et al. 2019, [arXiv 1905.12322](https://arxiv.org/abs/1905.12322): a study of bfloat16 for
-#   training.
+#   scaling, a histogram like ours.
+# - Kalamkar et al. 2019, [arXiv 1905.12322](https://arxiv.org/abs/1905.12322): bfloat16 for training.
 # - PyTorch's [notes on automatic mixed precision](https://pytorch.org/docs/stable/notes/amp_examples.html):
 #   clipping, accumulation, several losses.

@@ -65,9 +65,23 @@ def test_opens_with_its_title(notebook):
     assert notebook.cells[0].source.startswith(titles[0])
 
 
-def test_the_first_cell_knows_where_the_course_lives(notebook):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert f'"{project["urls"]["repository"]}"' in code(notebook)[0].source
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["repository"]
+
+
+def test_all_first_cells_are_one(notebook):
+    first = code(nbformat.read(NOTEBOOKS[0], as_version=4))[0].source
+    assert code(notebook)[0].source == first
+    assert f'"{REPOSITORY}"' in first
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_buttons_open_this_notebook(path):
+    place = f"{REPOSITORY.removeprefix('https://github.com/')}/blob/main/notebooks/{path.name}"
+    text = "".join(
+        cell.source for cell in jupytext.read(path).cells if cell.cell_type == "markdown"
+    )
+    assert f"](https://colab.research.google.com/github/{place})" in text
+    assert f"](https://kaggle.com/kernels/welcome?src=https://github.com/{place})" in text
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -76,10 +76,11 @@ def test_hand_made_data_cannot_be_launched(small):
 
 
 def test_steps_and_all_reduces_are_measured_in_real_processes():
-    steps, reduces = measure(2, [8, 32], [4096, 65536])
-    assert list(steps) == [8, 32]
-    assert list(reduces) == [4096, 65536]
-    assert all(0 < seconds < 60 for seconds in (*steps.values(), *reduces.values()))
-    alone, nothing = measure(1, [8], shares=2)
-    assert list(alone) == [8]
-    assert not nothing
+    found = measure(2, [8, 32], [4096, 65536], rounds=1)
+    assert list(found.alone) == list(found.together) == [8, 32]
+    assert list(found.all_reduce) == [4096, 65536]
+    parts = (found.alone, found.together, found.all_reduce)
+    assert all(0 < seconds < 60 for part in parts for seconds in part.values())
+    single = measure(1, [8], shares=2, rounds=1)
+    assert list(single.alone) == [8]
+    assert not single.all_reduce
