@@ -85,7 +85,7 @@ class Probe:
     budget: str
     batches: Sequence[int]  # images of a step in each process
     sizes: Sequence[int]  # bytes of an all-reduce
-    rounds: int  # turns that count; each has at most 24 steps
+    rounds: int  # turns that count
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def take(probe: Probe) -> Speeds:
 
         def step(batch: int, world: World) -> float:
             plain = replace(BASELINE, batch=batch * world.processes)
-            steps = min(24, max(2, images // batch))
+            steps = max(2, min(images // batch, images // 42))
             return plain.batch / resident(plain, net, data, steps, world)
 
         def alone(batch: int) -> float:

@@ -374,7 +374,8 @@ plt.show()
 sweep = {}
 for eps in (0.0, 0.1, 0.3, 0.6, 0.9):
     recipe = BASELINE + LabelSmoothing(eps)
-    sweep[eps] = train(recipe, data, images=budget.images // 2, label=f"epsilon {eps}")
+    label = f"epsilon {eps}"
+    sweep[eps] = train(recipe, data, images=budget.images // 2, evaluations=1, label=label)
 
 # %% [markdown]
 # First the confidence, then the accuracy.
