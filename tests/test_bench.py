@@ -154,6 +154,20 @@ def test_the_shipped_studies_are_whole():
         assert study.seeds >= 5
 
 
+def test_stored_records_are_whole():
+    """Reading refuses a wrong schema, field, seed or machine; each recipe is its arm's."""
+    for declared in (bench.ROOT / "data" / "results").glob(f"*/{bench.DECLARED}"):
+        study, found = bench.read_study(declared), bench.read_records(declared.parent)
+        assert (
+            declared.read_bytes()
+            == (bench.ROOT / "bench" / f"{declared.parent.name}.toml").read_bytes()
+        )
+        for (arm, images), runs in found.items():
+            assert images == bench.whole_batches(arm, images)
+            assert all(run.recipe == bench.recipe_of(arm) for run in runs.values()), arm
+            assert all(run.budget == study.budget for run in runs.values()), arm
+
+
 def test_a_round_from_the_shell(file, tmp_path):
     """Real runs, as on a machine that is lent for minutes: check, warm up, measure, tell."""
     few = STUDY.replace("1e-3, 2e-3", "1e-3").replace("target_seeds = 3", "target_seeds = 1")
