@@ -34,7 +34,7 @@ class Budget:
 
 
 BUDGETS = {
-    "smoke": Budget("smoke", "test_resnet", 28, 500, 5_120, 6_400, 3_840, 1, 0.65),
+    "smoke": Budget("smoke", "test_resnet", 28, 200, 5_120, 6_400, 3_840, 1, 0.65),
     "cpu": Budget("cpu", "test_resnet", 28, None, 25_600, 192_000, 25_600, 3, 0.89),
     "gpu": Budget("gpu", "resnet18", 64, None, 102_400, 512_000, 102_400, 3, 0.92),
 }
