@@ -168,7 +168,8 @@ def stands(study: Study, arm: str, found: Found, target: float) -> tuple[int | N
         step = -1 if here else 1
         if study.ratio ** (number + step) > MOST:
             return None, True
-        if here and (reaches(number + step) is False or number + step < -20):
+        lowest = study.rung(arm, number + step) == study.rung(arm, number)  # one batch
+        if here and (lowest or reaches(number + step) is False):
             return study.rung(arm, number), True
         if not here and reaches(number + step):
             return study.rung(arm, number + step), True

@@ -148,6 +148,6 @@ def take(probe: Probe) -> Speeds:
         pairs = {b: [(alone(b), step(b, here)) for _ in turns] for b in probe.batches}
         return Speeds(
             alone={b: slowest([own for own, _ in pair]) for b, pair in pairs.items()},
-            together={b: slowest([all_ for _, all_ in pair]) for b, pair in pairs.items()},
+            together={b: slowest([joint for _, joint in pair]) for b, pair in pairs.items()},
             all_reduce={s: slowest([all_reduce(s) for _ in range(26)]) for s in probe.sizes},
         )

@@ -154,18 +154,27 @@ def test_the_shipped_studies_are_whole():
         assert study.seeds >= 5
 
 
-def test_stored_records_are_whole():
-    """Reading refuses a wrong schema, field, seed or machine; each recipe is its arm's."""
+def hold_to_their_arms(folder):
+    """Reading refuses a wrong schema, field, seed or machine; here each recipe is its arm's."""
+    study, found = bench.read_study(folder / bench.DECLARED), bench.read_records(folder)
+    assert found
+    for (arm, images), runs in found.items():
+        assert images == bench.whole_batches(arm, images)
+        assert all(run.recipe == bench.recipe_of(arm) for run in runs.values()), arm
+        assert all(run.budget == study.budget for run in runs.values()), arm
+
+
+def test_stored_records_are_held_to_their_arms(file, tmp_path, made):
+    """Those of the repository, as soon as it has some; first, that a wrong one is seen."""
+    bench.bench(file, tmp_path)
+    hold_to_their_arms(tmp_path / "tiny")
+    spoil(tmp_path / "tiny" / "plain" / "1024-0.json", recipe=bench.recipe_of("six").to_json())
+    with pytest.raises(AssertionError, match="plain"):
+        hold_to_their_arms(tmp_path / "tiny")
     for declared in (bench.ROOT / "data" / "results").glob(f"*/{bench.DECLARED}"):
-        study, found = bench.read_study(declared), bench.read_records(declared.parent)
-        assert (
-            declared.read_bytes()
-            == (bench.ROOT / "bench" / f"{declared.parent.name}.toml").read_bytes()
-        )
-        for (arm, images), runs in found.items():
-            assert images == bench.whole_batches(arm, images)
-            assert all(run.recipe == bench.recipe_of(arm) for run in runs.values()), arm
-            assert all(run.budget == study.budget for run in runs.values()), arm
+        shipped = bench.ROOT / "bench" / f"{declared.parent.name}.toml"
+        assert declared.read_bytes() == shipped.read_bytes()
+        hold_to_their_arms(declared.parent)
 
 
 def test_a_round_from_the_shell(file, tmp_path):
