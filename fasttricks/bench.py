@@ -4,13 +4,14 @@ A study asks how many images each arm needs to be at the target. Images come in 
 times the one below. An arm begins at its declared rung, goes down while its mean accuracy is at the
 target and up while it is not, and is done when a rung reaches and the rung below misses. All arms
 that are not done take turns, seed by seed. Where each stands is read from the records alone.
+The arms under `curves` are run on the rungs around their beginning too, whatever the search asks.
 """
 
 import json
 import time
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -26,7 +27,9 @@ Found = dict[tuple[str, int], dict[int, Run]]  # by arm and images, then by seed
 TARGET = "target"  # the arm whose median is the target of the others
 ROOT = Path(__file__).resolve().parents[1]
 DECLARED = "study.toml"  # the study file, kept beside its records
-MOST = 4.0  # times its declared images an arm may go up; then it never arrives
+MOST = 2.0  # times its declared images an arm may go up; then it never arrives
+AROUND = (-2, -1, 0, 1)  # the rungs of a curve
+TUNED = {"plain": {"optimizer", "lr", "batch"}, "whole": {"batch", "peak"}}  # what is tried
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Study:
     target_seeds: int  # runs of plain training whose median accuracy is the target
     target_images: int
     arms: dict[str, int]  # images at which the search begins, by the arm's name
-    tuning: dict[str, Any]  # lists under optimizer, lr and batch, and images and seeds
+    curves: list[str]  # arms that are run at four numbers of images at least
+    tuning: dict[str, Any]  # for plain and whole: lists of what is tried, and images and seeds
 
     def __post_init__(self) -> None:
         if self.budget not in BUDGETS:
@@ -48,11 +52,16 @@ class Study:
             raise ValueError("seeds and target_seeds must be 1 or more, ratio above 1.")
         if "plain" not in self.arms:
             raise ValueError('arms: "plain" is missing; the others are compared with it.')
-        wrong = set(self.tuning) ^ {"optimizer", "lr", "batch", "images", "seeds"}
-        if wrong:
-            raise ValueError(f"tuning: missing or unknown: {', '.join(sorted(wrong))}.")
-        if set(self.tuning["optimizer"]) - set(OPTIMIZERS):
-            raise ValueError(f"tuning.optimizer: only {', '.join(OPTIMIZERS)} are known.")
+        if set(self.curves) - set(self.arms):
+            raise ValueError("curves: only arms that are declared can be drawn.")
+        if set(self.tuning) != set(TUNED):
+            raise ValueError(f"tuning: {' and '.join(TUNED)} are tuned, each in its own table.")
+        for arm, tried in self.tuning.items():
+            wrong = set(tried) ^ TUNED[arm] ^ {"images", "seeds"}
+            if wrong:
+                raise ValueError(f"tuning.{arm}: missing or unknown: {', '.join(sorted(wrong))}.")
+        if set(self.tuning["plain"]["optimizer"]) - set(OPTIMIZERS):
+            raise ValueError(f"tuning.plain.optimizer: only {', '.join(OPTIMIZERS)} are known.")
         for arm in self.arms:
             recipe_of(arm)
 
@@ -80,15 +89,9 @@ def recipe_of(arm: str) -> Recipe:
     word, _, name = arm.partition(" ")
     if word in ("plain", TARGET):
         return BASELINE
-    if word == "tune":
-        optimizer, lr, batch = name.split()
-        return Recipe(
-            lr=float(lr),
-            batch=int(batch),
-            optimizer=optimizer,
-            weight_decay=BASELINE.weight_decay if optimizer == "adamw" else 5e-4,
-        )
     whole = sum(SEVEN, start=BASELINE)
+    if word == "tune":
+        return tuned(*name.split())
     if arm == "whole":
         return whole
     if arm == "six":
@@ -99,6 +102,18 @@ def recipe_of(arm: str) -> Recipe:
             f"arms: {arm!r} is unknown; use plain, whole, six, or add or no with one of {known}."
         )
     return sum(select(name, SEVEN), start=BASELINE) if word == "add" else whole - name
+
+
+def tuned(arm: str, *settings: str) -> Recipe:
+    """Plain training with an optimiser, rate and batch, or the whole with a batch and a peak."""
+    if arm == "plain":
+        optimizer, lr, batch = settings
+        decay = BASELINE.weight_decay if optimizer == "adamw" else 5e-4
+        return Recipe(lr=float(lr), batch=int(batch), optimizer=optimizer, weight_decay=decay)
+    batch, peak = settings
+    changed = {"scaling": {"batch": int(batch)}, "cyclic": {"peak": float(peak)}}
+    seven = (replace(trick, **changed.get(name_of(trick), {})) for trick in SEVEN)
+    return sum(seven, start=BASELINE)
 
 
 def whole_batches(arm: str, images: float) -> int:
@@ -177,30 +192,36 @@ def stands(study: Study, arm: str, found: Found, target: float) -> tuple[int | N
     return study.rung(arm, number), False
 
 
-def tuning_arms(study: Study) -> list[str]:
-    """The names of the settings of plain training that are tried."""
-    return [
-        f"tune {optimizer} {lr:g} {batch}"
-        for optimizer in study.tuning["optimizer"]
-        for lr in study.tuning["lr"][optimizer]
-        for batch in study.tuning["batch"]
-    ]
+def tuning_arms(study: Study, arm: str) -> list[str]:
+    """The names of the settings that are tried for plain training or for the whole."""
+    tried = study.tuning[arm]
+    if arm == "plain":
+        settings = [
+            f"{optimizer} {lr:g} {batch}"
+            for optimizer in tried["optimizer"]
+            for lr in tried["lr"][optimizer]
+            for batch in tried["batch"]
+        ]
+    else:
+        settings = [f"{batch} {peak:g}" for batch in tried["batch"] for peak in tried["peak"]]
+    return [f"tune {arm} {setting}" for setting in settings]
 
 
 def trials(study: Study, found: Found) -> Iterator[Trial]:
     """The runs that are to be made next, in turns; nothing when the study is done.
 
-    First the tuning, then the target, then one rung of every arm that is not done.
+    First the tuning, then the target, then one rung of every arm that is not done, and the curves.
     """
-    size = study.tuning["images"]
-    todo = [(arm, size, study.tuning["seeds"]) for arm in tuning_arms(study)]
-    yield from missing(todo, found)
+    for arm, tried in study.tuning.items():
+        todo = [(name, tried["images"], tried["seeds"]) for name in tuning_arms(study, arm)]
+        yield from missing(todo, found)
     yield from missing([(TARGET, study.target_images, study.target_seeds)], found)
     target = target_of(study, found)
     if target is not None:
         standing = {arm: stands(study, arm, found, target) for arm in study.arms}
-        open_arms = [(arm, at, study.seeds) for arm, (at, done) in standing.items() if not done]
-        yield from missing(open_arms, found)
+        todo = [(arm, at, study.seeds) for arm, (at, done) in standing.items() if not done]
+        points = [(arm, study.rung(arm, n), study.seeds) for arm in study.curves for n in AROUND]
+        yield from missing(list(dict.fromkeys(todo + points)), found)
 
 
 def missing(todo: list[tuple[str, int, int]], found: Found) -> Iterator[Trial]:

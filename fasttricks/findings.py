@@ -214,19 +214,18 @@ def as_markdown(table: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def tuning_table(study: Study, found: Found) -> pd.DataFrame:
-    """Plain training at every setting that was tried, the best on top."""
+def tuning_table(study: Study, found: Found, arm: str) -> pd.DataFrame:
+    """An arm at every setting that was tried, the best on top."""
     rows = []
-    for arm in tuning_arms(study):
-        _, optimizer, lr, batch = arm.split()
-        runs = found.get((arm, whole_batches(arm, study.tuning["images"])), {})
-        accuracy = np.mean([run.val_accuracy for run in runs.values()]) if runs else np.nan
-        seconds = np.median([run.train_seconds for run in runs.values()]) if runs else np.nan
-        rows.append((accuracy, optimizer, lr, batch, len(runs), seconds))
-    rows.sort(key=lambda row: -np.nan_to_num(row[0]))
-    texts = [(o, lr, b, f"{a:.4f}", f"{s:.1f}", n) for a, o, lr, b, n, s in rows]
-    columns = ["optimizer", "lr", "batch", "mean accuracy", "train s", "runs"]
-    return pd.DataFrame(texts, columns=columns).set_index("optimizer")
+    for name in tuning_arms(study, arm):
+        runs = found.get((name, whole_batches(name, study.tuning[arm]["images"])), {}).values()
+        accuracy = np.mean([run.val_accuracy for run in runs]) if runs else np.nan
+        seconds = np.median([run.train_seconds for run in runs]) if runs else np.nan
+        rows.append((name.removeprefix(f"tune {arm} "), accuracy, seconds, len(runs)))
+    rows.sort(key=lambda row: -np.nan_to_num(row[1]))
+    texts = [(setting, f"{a:.4f}", f"{s:.2f}", n) for setting, a, s, n in rows]
+    what = {"plain": "optimizer, rate, batch", "whole": "batch, peak"}[arm]
+    return pd.DataFrame(texts, columns=[what, "mean accuracy", "train s", "runs"]).set_index(what)
 
 
 def all_runs(found: Found) -> pd.DataFrame:
@@ -264,7 +263,9 @@ def page(name: str, study: Study, found: Found) -> str:
     absent = [arm for arm in study.arms if arm not in {row.arm for row in rows}]
     if absent:
         parts += [f"No complete rung yet: {', '.join(absent)}."]
-    parts += ["## Tuning of plain training", as_markdown(tuning_table(study, found))]
+    for arm, tried in study.tuning.items():
+        parts += [f"## Tuning: {arm}, {tried['images']:,} images"]
+        parts += [as_markdown(tuning_table(study, found, arm))]
     parts += ["## All runs", as_markdown(all_runs(found))]
     return "\n\n".join(parts) + "\n"
 

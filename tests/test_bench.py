@@ -17,10 +17,16 @@ seeds = 2
 ratio = 2.0
 target_seeds = 3
 target_images = 1024
-[tuning]
+curves = ["six"]
+[tuning.plain]
 optimizer = ["adamw"]
 lr = { adamw = [1e-3, 2e-3] }
 batch = [128]
+images = 512
+seeds = 1
+[tuning.whole]
+batch = [128]
+peak = [10]
 images = 512
 seeds = 1
 [arms]
@@ -73,7 +79,9 @@ def test_each_arm_gets_the_smallest_rung_that_reaches(file, tmp_path, made, caps
         "add mixup": (None, True),
     }
     assert len(made) == len(set(made)) == sum(map(len, found.values())), "no run twice"
-    assert max(images for arm, images, _ in made if arm == "add mixup") == 4096, "then it gives up"
+    assert max(images for arm, images, _ in made if arm == "add mixup") == 2048, "then it gives up"
+    curve = sorted({images for arm, images, _ in made if arm == "six"})
+    assert curve == [256, 512, 1024, 2048], "four points of a curve"
     rounds = [arm for arm, images, _ in made if images == 1024 and arm in study.arms]
     assert rounds == [*study.arms] * 2, "the arms take turns, seed by seed"
     assert "Complete" in capsys.readouterr().out
@@ -122,7 +130,10 @@ WRONG = {
     "toml": ("[arms]", "[arms", "line"),
     "budget": ('"smoke"', '"huge"', "huge"),
     "plain": ("plain = 1024\n", "", "plain"),
-    "tuning": ('optimizer = ["adamw"]', 'optimizer = ["lion"]', "tuning.optimizer"),
+    "tuning": ('optimizer = ["adamw"]', 'optimizer = ["lion"]', "tuning.plain.optimizer"),
+    "tuned": ("[tuning.whole]", "[tuning.half]", "tuning"),
+    "tried": ("peak = [10]", "summit = [10]", "tuning.whole"),
+    "curves": ('["six"]', '["seven"]', "curves"),
 }
 
 
@@ -141,7 +152,10 @@ def test_every_arm_is_the_sum_that_it_names():
     assert bench.recipe_of("whole") == whole
     assert bench.recipe_of("no mixup") == whole - "mixup"
     assert bench.recipe_of("add mixup") == BASELINE + SEVEN[3]
-    assert bench.recipe_of("tune sgd 0.1 64").optimizer == "sgd"
+    assert bench.recipe_of("tune plain sgd 0.1 64").optimizer == "sgd"
+    tried = bench.recipe_of("tune whole 512 7")
+    assert (tried.global_batch, tried.names) == (512, whole.names)
+    assert 7.0 in [getattr(trick, "peak", None) for trick in tried.tricks]
 
 
 def test_the_shipped_studies_are_whole():
@@ -152,6 +166,9 @@ def test_the_shipped_studies_are_whole():
         assert set(study.arms) == named | {"plain", "whole", "six"}
         assert study.target_seeds >= 20
         assert study.seeds >= 5
+        assert {"plain", "whole"} <= set(study.curves)
+        trials = {arm: len(bench.tuning_arms(study, arm)) for arm in study.tuning}
+        assert len(set(trials.values())) == 1, "as many trials for the one as for the other"
 
 
 def hold_to_their_arms(folder):
@@ -195,4 +212,10 @@ def test_a_round_from_the_shell(file, tmp_path):
     assert "Complete" in done.stdout
     assert (tmp_path / "out" / "tiny.md").exists()
     found = bench.read_records(tmp_path / "out" / "tiny")
-    assert {arm for arm, _ in found} == {"tune adamw 0.001 128", bench.TARGET, "plain", "six"}
+    assert {arm for arm, _ in found} == {
+        "tune plain adamw 0.001 128",
+        "tune whole 128 10",
+        bench.TARGET,
+        "plain",
+        "six",
+    }
