@@ -10,7 +10,7 @@ The arms under `curves` are run on the rungs around their beginning too, whateve
 import json
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import mean, median
@@ -134,13 +134,16 @@ def read_study(path: Path) -> Study:
         raise ValueError(f"{path}: {error}") from None
 
 
-def read_records(folder: Path) -> Found:
+def read_records(
+    folder: Path,
+    parse: Callable[[dict[str, Any]], Run] = Run.from_json,
+) -> Found:
     """All records of a study's folder. Raises ValueError with file and field where one is wrong."""
     found: Found = {}
     machines: dict[str, Path] = {}
     for path in sorted(folder.glob("*/*.json")):
         try:
-            run = Run.from_json(json.loads(path.read_text()))
+            run = parse(json.loads(path.read_text()))
         except json.JSONDecodeError:
             raise ValueError(f"{path} is half-written; remove it, and it is made again.") from None
         except ValueError as error:

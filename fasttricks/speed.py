@@ -1,4 +1,4 @@
-"""The loop against its own limit, and how a step and an all-reduce scale with processes."""
+"""The loop against its own limit and the chip's, where its time goes, and how processes scale."""
 
 import resource
 import statistics
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.profiler import profile, record_function
+from torch.utils.flop_counter import FlopCounterMode
 
 from . import record
 from .budget import BASELINE, choose_budget
@@ -69,6 +71,86 @@ def compare(
     loops, limits = zip(*rounds[1:], strict=True)
     ratio = statistics.median(a / b for a, b in rounds[1:])
     return statistics.median(loops), statistics.median(limits), ratio
+
+
+def flops(recipe: Recipe, net: torch.nn.Module, data: Data) -> float:
+    """Floating-point operations of forward and backward, an image; a multiply-add is two."""
+    batch = recipe.global_batch
+    x, q = data.batch(*next(data.draws(batch, torch.Generator().manual_seed(0))))
+    with FlopCounterMode(display=False) as counter:
+        cross_entropy(net(x), q).backward()
+    net.zero_grad()
+    return counter.get_total_flops() / batch
+
+
+def matmul_peak(
+    device: torch.device,
+    dtype: torch.dtype,
+    side: int = 2048,
+    rounds: int = ROUNDS,
+) -> float:
+    """The device's measured floating-point operations a second in a product of square matrices."""
+    a, b = torch.randn(2, side, side, device=device).to(dtype)
+    seconds = []
+    for _ in range(rounds + 1):
+        started = now(device)
+        a @ b
+        seconds.append(now(device) - started)
+    return 2 * side**3 / statistics.median(seconds[1:])  # the first one warms up
+
+
+class Marked:
+    """Data whose batches the profiler sees as one stage."""
+
+    def __init__(self, data: Data) -> None:
+        self.data = data
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.data, name)
+
+    def batch(self, rows: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Data.batch`."""
+        with record_function("batch"):
+            return self.data.batch(rows, noise)
+
+
+def stages(
+    recipe: Recipe,
+    data: Data,
+    model: str,
+    image_size: int,
+    images: int = 5_120,
+) -> dict[str, float]:
+    """The share of a training run's time that each stage takes, by torch's profiler.
+
+    On a GPU, the time its kernels take; what remains of the run is the last stage.
+    """
+    device = recipe.world.device()
+    data = data.to(device, image_size)
+    net = begin(recipe, model, data.channels, len(data.classes)).to(device)
+    fit(recipe, net, data, images, seed=0, evaluations=1)  # warms up
+    spans = []
+
+    def enter(*_: object) -> None:
+        spans.append(record_function("forward").__enter__())
+
+    def leave(*_: object) -> None:
+        spans.pop().__exit__(None, None, None)
+
+    few = Marked(replace(data, val=data.val[:1]))
+    with profile() as seen:
+        hooks = net.register_forward_pre_hook(enter), net.register_forward_hook(leave)
+        done = fit(recipe, net, few, images, seed=0, evaluations=1)
+    for hook in hooks:
+        hook.remove()
+    clock = "device_time_total" if device.type == "cuda" else "cpu_time_total"
+    names = {"batch": "batch", "forward": "forward", "autograd": "backward", "Optimizer": "step"}
+    found = dict.fromkeys(names.values(), 0.0)
+    for event in seen.events():
+        stage = names.get(event.name.split("::")[0].split(".")[0])
+        if stage and event.cpu_parent is None:
+            found[stage] += getattr(event, clock) / 1e6 / done.train_seconds
+    return {**found, "the rest": 1 - sum(found.values())}
 
 
 def peak_memory() -> float:

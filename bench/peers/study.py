@@ -1,0 +1,309 @@
+"""Peers beside plain training and the whole: tuned alike, taking turns, to one target.
+
+    python bench/peers/study.py bench/peers/cpu.toml --hours 1
+    python bench/peers/study.py bench/peers/cpu.toml --report
+
+The target is that of the study the file names. The search is `fasttricks bench`'s: rungs of images,
+the smallest whose mean accuracy is at the target. A record a run; a stopped study goes on.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pandas as pd
+
+from fasttricks import BASELINE, SEVEN, Run, load, train
+from fasttricks.bench import (
+    DECLARED,
+    ROOT,
+    Found,
+    read_records,
+    read_study,
+    stands,
+    target_of,
+    whole_batches,
+)
+from fasttricks.findings import arm_of, as_markdown, compare
+from fasttricks.record import SCHEMA, machine, write_json
+
+HERE = Path(__file__).parent
+RESULTS = ROOT / "data" / "results"
+
+
+@dataclass(frozen=True)
+class PeerRun:
+    """The record of a peer's run."""
+
+    peer: str
+    lr: float
+    batch: int
+    images_seen: int
+    seed: int
+    train_seconds: float
+    wall_seconds: float  # from the process's start to the answer
+    val_accuracy: float
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is to be measured; the fields of the file."""
+
+    study: str
+    seeds: int
+    ratio: float
+    ours: dict[str, int]
+    tuning: dict[str, Any]
+    peers: dict[str, int]
+
+    def settings(self, peer: str) -> list[tuple[float, int]]:
+        """The rates and batches that are tried."""
+        return list(product(self.of("lr", peer), self.tuning["batch"]))
+
+    def of(self, field: str, peer: str) -> Any:
+        """A peer's own value of a tuning field, or the others'."""
+        return self.tuning[field].get(peer, self.tuning[field]["others"])
+
+
+@dataclass(frozen=True)
+class Search:
+    """The arms after the tuning, as `bench.stands` asks for them."""
+
+    seeds: int
+    ratio: float
+    arms: dict[str, int]
+    best: dict[str, tuple[float, int]]  # a peer's rate and batch
+
+    def rung(self, arm: str, number: int) -> int:
+        """The images of an arm's rung."""
+        images = self.arms[arm] * self.ratio**number
+        return whole_epochs(images, self.best[arm][1]) if arm in self.best else ours(arm, images)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run that is to be made; without a setting it is ours."""
+
+    arm: str
+    images: int
+    seed: int
+    setting: tuple[float, int] | None = None
+
+
+def ours(arm: str, images: float) -> int:
+    """The images of the nearest number of our arm's batches."""
+    return whole_batches(arm, images)
+
+
+def whole_epochs(images: float, batch: int, count: int = 55_000) -> int:
+    """The images of the nearest number of equal epochs of whole batches."""
+    epochs = max(1, round(images / count))
+    return max(1, round(images / batch / epochs)) * batch * epochs
+
+
+def parse(content: dict[str, Any]) -> Run | PeerRun:
+    """The run of a record, ours or a peer's."""
+    if "recipe" in content:
+        return Run.from_json(content)
+    if content.get("schema") != SCHEMA:
+        raise ValueError(f"schema is {content.get('schema')!r}; this version reads {SCHEMA}.")
+    try:
+        return PeerRun(**content)
+    except TypeError as error:
+        raise ValueError(f"the record is no peer's: {error}.") from None
+
+
+def read(file: Path) -> Study:
+    """The study of a file. Raises ValueError with file and field where it is wrong."""
+    try:
+        study = Study(**tomllib.loads(file.read_text()))
+        for peer in study.peers:
+            if not (HERE / f"{peer}.py").exists():
+                raise ValueError(f"peers: there is no {peer}.py.")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: {error}") from None
+    return study
+
+
+def tune(study: Study, found: Found) -> tuple[list[Trial], dict[str, tuple[float, int]]]:
+    """The tuning's missing runs, and each peer's best rate and batch so far."""
+    todo, best = [], {}
+    for peer in study.peers:
+        scores = {}
+        for lr, batch in study.settings(peer):
+            arm, images = (
+                f"tune {peer} {lr:g} {batch}",
+                whole_epochs(study.of("images", peer), batch),
+            )
+            runs = found.get((arm, images), {})
+            seeds = range(study.tuning["seeds"])
+            todo += [Trial(arm, images, s, (lr, batch)) for s in seeds if s not in runs]
+            scores[lr, batch] = mean(run.val_accuracy for run in runs.values()) if runs else 0.0
+        best[peer] = max(scores, key=scores.get)
+    return sorted(todo, key=lambda trial: trial.seed), best
+
+
+def begin(study: Study, best: dict[str, tuple[float, int]]) -> Search:
+    """The search that follows the tuning."""
+    return Search(study.seeds, study.ratio, {**study.ours, **study.peers}, best)
+
+
+def trials(study: Study, found: Found, target: float) -> Iterator[Trial]:
+    """The runs that are to be made next, in turns: the tuning, then one rung of every open arm."""
+    todo, best = tune(study, found)
+    if todo:
+        yield from todo
+        return
+    search = begin(study, best)
+    at = {arm: stands(search, arm, found, target) for arm in search.arms}
+    for seed in range(study.seeds):
+        for arm, (images, done) in at.items():
+            if not done and seed not in found.get((arm, images), {}):
+                yield Trial(arm, images, seed, best.get(arm))
+
+
+def run(trial: Trial, study: Study, budget: str, target: float) -> Run | PeerRun:
+    """Make one run in a fresh process. Raises RuntimeError with its last words if it fails."""
+    if trial.setting is None:
+        recipe = BASELINE if trial.arm == "plain" else sum(SEVEN, start=BASELINE)
+        return train(recipe, load(), images=trial.images, seed=trial.seed, target=target,
+                     budget=budget, fresh=True, label=trial.arm)  # fmt: skip
+    lr, batch = trial.setting
+    peer = next(peer for peer in study.peers if peer in trial.arm)
+    words = {"images": trial.images, "batch": batch, "lr": lr, "seed": trial.seed,
+             "budget": budget, "started": time.time()}  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(HERE / f"{peer}.py"), *(f"--{k}={v}" for k, v in words.items())],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{peer} failed. Its last words:\n{done.stderr[-2000:]}")
+    return PeerRun(peer=peer, **json.loads(done.stdout))
+
+
+def measure(file: Path, results: Path, hours: float) -> bool:
+    """Make the runs that are missing; whether the study is complete."""
+    study = read(file)
+    budget, target = goal(study, results)
+    folder, end = results / folder_of(study), time.monotonic() + 3600 * hours
+    found, seconds = read_records(folder, parse), {}
+    while todo := list(trials(study, found, target)):
+        for number, trial in enumerate(todo, 1):
+            kind = trial.arm.split()[1] if trial.arm.startswith("tune") else trial.arm
+            if time.monotonic() + seconds.get(kind, 30e-6) * trial.images > end:
+                print(
+                    f"Stopped in time; {len(todo) - number + 1} run(s) of this round are missing."
+                )
+                return False
+            made = run(trial, study, budget, target)
+            seconds[kind] = made.wall_seconds / trial.images
+            print(
+                f"{number} of {len(todo)}: {trial.arm}, {trial.images:,} images, "
+                f"seed {trial.seed}: {made.val_accuracy:.4f} in {made.train_seconds:.1f} s",
+                flush=True,
+            )
+            path = folder / trial.arm / f"{trial.images}-{trial.seed}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, made.to_json() if isinstance(made, Run) else asdict(made))
+            found.setdefault((trial.arm, trial.images), {})[trial.seed] = made
+    print("Complete.")
+    return True
+
+
+def folder_of(study: Study) -> str:
+    """Where the records lie, within the results."""
+    return f"peers-{study.study}"
+
+
+def goal(study: Study, results: Path) -> tuple[str, float]:
+    """The budget and the target of the study that is named. Raises ValueError where it has none."""
+    declared = read_study(results / study.study / DECLARED)
+    target = target_of(declared, read_records(results / study.study))
+    if target is None:
+        raise ValueError(f"study: {study.study!r} has no target yet; run `fasttricks bench` first.")
+    return declared.budget, target
+
+
+def page(study: Study, found: Found, target: float) -> str:
+    """What the records say, as Markdown; the same for the same records."""
+    missing, best = tune(study, found)
+    search, rows = begin(study, best), []
+    whole = arm_of(search, found, "whole")
+    for name in search.arms:
+        arm = arm_of(search, found, name)
+        if arm is None or whole is None:
+            continue
+        own, beside = (
+            compare(name, arm, name, arm, target),
+            compare("whole", whole, name, arm, target),
+        )
+        lr, batch = best.get(name, ("", ""))
+        rows.append({
+            "arm": name, "rate": lr, "batch": batch,
+            "images": f"{own.images:,}" if own.images else "never",
+            "mean accuracy": f"{own.accuracy:.4f}",
+            "train s": f"{own.train:.2f}", "wall s": f"{own.wall:.2f}",
+            "the whole is sooner": f"{beside.ratio:.2f} times",
+            "95 %": f"{beside.low:.2f} to {beside.high:.2f}",
+            "cold wall": f"{beside.wall_ratio:.2f} times",
+        })  # fmt: skip
+    tuned = [
+        {"peer": peer, "rate": lr, "batch": batch, "mean accuracy": f"{mean(scores):.4f}"}
+        for peer in study.peers
+        for lr, batch in study.settings(peer)
+        if (scores := [run.val_accuracy for (arm, _), runs in found.items()
+                       for run in runs.values() if arm == f"tune {peer} {lr:g} {batch}"])
+    ]  # fmt: skip
+    one = next(iter(next(iter(found.values())).values()))
+    parts = [
+        "# Peers",
+        f"Seconds to validation accuracy {target}, {machine(one.hardware)}, n = {study.seeds} "
+        "paired seeds, in turns, each run in a fresh process. Ratios are of the train clock, the last "
+        "column's of the cold wall. Written by `bench/peers/study.py --report` from its records.",
+        *([f"{len(missing)} tuning runs are missing."] if missing else []),
+        *([as_markdown(pd.DataFrame(rows).set_index("arm"))] if rows else []),
+        "## Tuning",
+        as_markdown(pd.DataFrame(tuned).set_index("peer")),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> int:
+    """Run or report a study; 0 when it worked, 2 when what was asked for cannot be."""
+    parser = argparse.ArgumentParser(description="Measure peers beside plain and the whole.")
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--hours", type=float, default=float("inf"))
+    parser.add_argument("--report", action="store_true", help="only write the page")
+    options = parser.parse_args()
+    try:
+        if not options.report:
+            measure(options.study, options.results, options.hours)
+        study = read(options.study)
+        found = read_records(options.results / folder_of(study), parse)
+        if not found:
+            raise ValueError(f"{options.study}: there are no records yet; run it without --report.")
+        out = options.results / f"{folder_of(study)}.md"
+        out.write_text(page(study, found, goal(study, options.results)[1]))
+        print(out)
+    except (ValueError, OSError) as error:
+        print(f"peers: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

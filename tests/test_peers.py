@@ -1,0 +1,166 @@
+"""Peers are tuned alike, searched by the study's own rule, and recorded; wrong input is refused."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from fasttricks import BASELINE, train
+from fasttricks.bench import DECLARED, ROOT, TARGET, read_records
+from fasttricks.record import hardware, versions, write_json
+
+PEERS = ROOT / "bench" / "peers"
+NEEDS = {"fastai_one_cycle": 512, "plain_loop": 1024}  # images at which a peer arrives
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.syspath_prepend(PEERS)
+    import study
+
+    return study
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(
+        """
+study = "tiny"
+seeds = 2
+ratio = 2.0
+[ours]
+plain = 1024
+whole = 512
+[tuning]
+lr = { others = [1e-3, 2e-3] }
+batch = [64, 128]
+images = { others = 256 }
+seeds = 1
+[peers]
+fastai_one_cycle = 512
+plain_loop = 512
+"""
+    )
+    return path
+
+
+@pytest.fixture
+def results(tmp_path, small):
+    """A study of ours with nothing but its target, 0.85."""
+    declared = (
+        (ROOT / "bench" / "cpu.toml").read_text().replace("target_seeds = 20", "target_seeds = 1")
+    )
+    run = replace(train(BASELINE, small, images=128), val_accuracy=0.85, images_seen=192_000)
+    record = tmp_path / "results" / "tiny" / TARGET / "192000-0.json"
+    record.parent.mkdir(parents=True)
+    write_json(record, run.to_json())
+    (record.parents[1] / DECLARED).write_text(declared)
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def made(study, small, monkeypatch):
+    """Trains nothing; the trials, in order."""
+    real, asked = train(BASELINE, small, images=128), []
+
+    def instead(trial, declared, budget, target):
+        asked.append(trial)
+        if trial.setting is None:
+            return replace(real, seed=trial.seed, images_seen=trial.images, val_accuracy=0.9,
+                           train_seconds=trial.images / 1000)  # fmt: skip
+        peer = next(name for name in NEEDS if name in trial.arm)
+        lr, batch = trial.setting
+        tuning = trial.arm.startswith("tune")
+        accuracy = lr * batch if tuning else 0.9 if trial.images >= NEEDS[peer] else 0.1
+        return study.PeerRun(peer, lr, batch, trial.images, trial.seed, trial.images / 500,
+                             trial.images / 400, accuracy, hardware(), versions())  # fmt: skip
+
+    monkeypatch.setattr(study, "run", instead)
+    return asked
+
+
+def test_tuned_then_searched_then_written(study, file, results, made, monkeypatch, capsys):
+    assert study.measure(file, results, hours=1)
+    tuning = [trial for trial in made if trial.arm.startswith("tune")]
+    assert len(tuning) == 2 * 4, "every peer at every pair"
+    assert made[: len(tuning)] == tuning, "before anything else"
+    searched = [trial for trial in made if trial.setting and trial not in tuning]
+    assert {trial.setting for trial in searched} == {(2e-3, 128)}, "with the best pair"
+    declared, found = study.read(file), read_records(results / "peers-tiny", study.parse)
+    text = study.page(declared, found, 0.85)
+    rows = {line.split(" | ")[0]: line for line in text.splitlines() if line.startswith("| ")}
+    assert "| 512 |" in rows["| fastai_one_cycle"]
+    assert "| 1,024 |" in rows["| plain_loop"]
+    whole = min(trial.images for trial in made if trial.arm == "whole") / 1000
+    assert f"| {1024 / 500 / whole:.2f} times |" in rows["| plain_loop"]
+    count = len(made)
+    (results / "peers-tiny" / "plain_loop" / "1024-1.json").unlink()
+    assert study.measure(file, results, hours=1)
+    assert [(trial.arm, trial.seed) for trial in made[count:]] == [("plain_loop", 1)]
+    assert not list(study.trials(declared, found, 0.85))
+    monkeypatch.setattr(sys, "argv", ["study.py", str(file), "--results", str(results), "--report"])
+    assert study.main() == 0
+    assert (results / "peers-tiny.md").read_text() == text
+
+
+def test_wrong_input_is_one_sentence(study, file, results, made, monkeypatch, capsys):
+    words = ["study.py", str(file), "--results", str(results), "--report"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert study.main() == 2
+    assert "no records yet" in capsys.readouterr().err
+    assert study.measure(file, results, hours=1)
+    record = results / "peers-tiny" / "plain_loop" / "512-0.json"
+    whole = json.loads(record.read_text())
+    for change, word in (({"schema": 9}, "schema"), ({"mood": 1}, "mood"), ({"seed": 5}, "seed")):
+        record.write_text(json.dumps({**whole, **change}))
+        assert study.main() == 2
+        said = capsys.readouterr().err
+        assert word in said
+        assert str(record) in said
+    record.write_text(json.dumps(whole))
+    file.write_text(file.read_text().replace("plain_loop = 512", "no_such_peer = 512"))
+    assert study.main() == 2
+    assert "no_such_peer" in capsys.readouterr().err
+
+
+def test_the_shipped_study_gives_every_peer_the_studys_trials(study):
+    declared = study.read(PEERS / "cpu.toml")
+    ours = study.read_study(ROOT / "bench" / "cpu.toml")
+    trials = 2 * len(ours.tuning["plain"]["lr"]["adamw"]) * len(ours.tuning["plain"]["batch"])
+    for peer, images in declared.peers.items():
+        settings = declared.settings(peer)
+        assert len(settings) == trials
+        assert declared.tuning["seeds"] == ours.tuning["plain"]["seeds"]
+        for (_, batch), number in ((s, n) for s in settings for n in range(-4, 5)):
+            rung = study.whole_epochs(images * declared.ratio**number, batch)
+            assert study.whole_epochs(rung, batch) == rung, (
+                "a rung is whole epochs of whole batches"
+            )
+
+
+PACKAGES = {"plain_loop": "torch", "timm_utilities": "timm", "fastai_one_cycle": "fastai",
+            "lightning_one_cycle": "lightning"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "peer", [peer for peer, name in PACKAGES.items() if importlib.util.find_spec(name)]
+)
+def test_a_peer_learns_and_answers(peer):
+    """Those whose library is here; `pip install -e .[peers]` brings the others."""
+    words = {"images": 3200, "batch": 64, "lr": 5e-3, "seed": 0, "budget": "smoke", "workers": 0}
+    done = subprocess.run(
+        [sys.executable, PEERS / f"{peer}.py", *(f"--{k}={v}" for k, v in words.items())],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["images_seen"] == 3200
+    assert 0 < answer["train_seconds"] < answer["wall_seconds"]
+    assert answer["val_accuracy"] > 0.4
+    assert PACKAGES[peer] in answer["versions"]
