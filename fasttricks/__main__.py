@@ -16,7 +16,7 @@ from .budget import BASELINE, BUDGETS, SEVEN, choose_budget
 from .data import ROOT, Data, load
 from .launch import WORKER
 from .recipe import NAMES, Recipe, select
-from .speed import ROUNDS, Probe, compare, peak_memory, take
+from .speed import ROUNDS, Probe, limits, peak_memory, take
 from .train import LETTERS, Job, pretrain, save, train, train_here
 from .tricks import Distributed
 
@@ -250,10 +250,15 @@ def run_speed(options: argparse.Namespace) -> None:
     """`fasttricks speed`."""
     budget, data = choose_budget(), load()
     for name, recipe in (("plain", BASELINE), ("six", sum(SEVEN, start=BASELINE) - "distributed")):
-        loop, limit, ratio = compare(recipe, data, budget.model, budget.image_size)
+        found = limits(
+            recipe, data, budget.model, budget.image_size, budget.images // 2, rounds=ROUNDS
+        )
         print(
-            f"{name:6} batch {recipe.global_batch}: loop {loop:,.0f} images/s, resident batch "
-            f"{limit:,.0f} images/s, ratio {ratio:.3f} (medians of {ROUNDS} turns)"
+            f"{name:6} batch {recipe.global_batch}: loop {found.loop:,.0f} images/s, resident "
+            f"batch {found.resident:,.0f} images/s, ratio {found.share:.3f} "
+            f"(medians of {ROUNDS} turns)\n"
+            f"       {found.image / 1e6:.1f} million operations an image, matrix-product peak "
+            f"{found.peak / 1e9:,.0f} billion a second, utilisation {found.utilisation:.1%}"
         )
     print(f"most memory held: {peak_memory():.2f} GB, on {record.hardware()['cpu']}")
 

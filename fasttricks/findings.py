@@ -27,7 +27,7 @@ from .bench import (
     whole_batches,
 )
 from .data import ROOT
-from .report import plain_numbers
+from .report import MARKS, STYLES, plain_numbers
 
 DRAWS = 10_000
 
@@ -125,15 +125,19 @@ def compare(name: str, arm: Arm, against: str, other: Arm, target: float) -> Fin
     )
 
 
-def findings(study: Study, found: Found) -> list[Finding]:
+def findings(
+    study: Study,
+    found: Found,
+    names: Sequence[str] = (),  # of arms; all unless given
+) -> list[Finding]:
     """Every arm that has records: "no NAME" against the whole, the others against plain."""
     target = target_of(study, found)
-    arms = {name: arm_of(study, found, name) for name in study.arms}
     result = []
-    for name, arm in arms.items():
+    for name in names or study.arms:
         against = "whole" if name.startswith("no ") else "plain"
-        if target is not None and arm is not None and arms.get(against) is not None:
-            result.append(compare(name, arm, against, arms[against], target))
+        arm, other = arm_of(study, found, name), arm_of(study, found, against)
+        if target is not None and arm is not None and other is not None:
+            result.append(compare(name, arm, against, other, target))
     return result
 
 
@@ -144,12 +148,15 @@ def verdict(finding: Finding) -> str:
     return "later" if finding.high < 1 else "cannot tell"
 
 
-def as_table(rows: Sequence[Finding]) -> pd.DataFrame:
+def number(value: float) -> str:
+    """Two decimals, or a word where there is no finite number above 0."""
+    return f"{value:.2f}" if 0 < value < np.inf else "never" if value == np.inf else "-"
+
+
+def as_table(
+    rows: Sequence[Finding],  # all compared with the same arm
+) -> pd.DataFrame:
     """A row an arm, as text."""
-
-    def number(value: float) -> str:
-        return f"{value:.2f}" if np.isfinite(value) else "never" if value > 0 else "-"
-
     return pd.DataFrame(
         [
             {
@@ -158,16 +165,21 @@ def as_table(rows: Sequence[Finding]) -> pd.DataFrame:
                 "mean accuracy": f"{row.accuracy:.4f}",
                 "runs at target": f"{row.reached} of {row.seeds}",
                 "train s": number(row.train),
-                "wall s": number(row.wall),
-                "times as soon as": row.against,
-                "train clock": number(row.ratio),
+                "cold wall s": number(row.wall),
+                f"times as soon as {row.against}": number(row.ratio),
                 "95 %": f"{number(row.low)} to {number(row.high)}",
-                "cold wall": number(row.wall_ratio),
+                "by cold wall": number(row.wall_ratio),
                 "verdict": verdict(row),
             }
             for row in rows
         ]
     ).set_index("arm")
+
+
+def tables(rows: Sequence[Finding]) -> list[str]:
+    """As Markdown: what was added, beside plain; what was left out, beside the whole."""
+    beside = {against: [r for r in rows if r.against == against] for against in ("plain", "whole")}
+    return [as_markdown(as_table(some)) for some in beside.values() if some]
 
 
 def studies(results: Path = ROOT / "results") -> dict[str, tuple[Study, Found]]:
@@ -182,27 +194,34 @@ def headline(
     trick: str,  # its short name, e.g. "mixup"
     results: Path = ROOT / "results",
 ) -> str:
-    """What the recorded studies found of one trick, a sentence a study, with n and hardware."""
+    """What the recorded studies found of one trick, with n and hardware."""
     said = []
     for study, found in studies(results).values():
-        rows = {row.arm: row for row in findings(study, found)}
-        if f"add {trick}" not in rows or f"no {trick}" not in rows:
+        rows = findings(study, found, (f"add {trick}", f"no {trick}", "whole"))
+        if len(rows) < 3:
             continue
-        alone, without = rows[f"add {trick}"], rows[f"no {trick}"]
-        some = next(iter(next(iter(found.values())).values()))
+        alone, without, whole = rows
         said.append(
-            f"{record.machine(some.hardware)}, target {target_of(study, found)}, "
-            f"n = {alone.seeds}: added to plain training, {sooner(alone)}; left out of all seven, "
-            f"{sooner(without)}."
+            f"Recorded on {hardware_of(found)}, {alone.seeds} paired seeds, seconds of training "
+            f"until validation accuracy {target_of(study, found)}:\n"
+            f"  plain training {number(alone.train * alone.ratio)}, with it "
+            f"{number(alone.train)}: {sooner(alone)}\n"
+            f"  all seven {number(whole.train)}, without it {number(without.train)}: "
+            f"{sooner(without)}"
         )
     return "\n".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
+
+
+def hardware_of(found: Found) -> str:
+    """The machine that a study's records come from."""
+    return record.machine(next(iter(next(iter(found.values())).values())).hardware)
 
 
 def sooner(row: Finding) -> str:
     """A ratio in words, with its interval."""
     if not np.isfinite(row.ratio) or row.ratio == 0:
         return "one of the two never arrives"
-    return f"{row.ratio:.2f} times as soon (95 %: {row.low:.2f} to {row.high:.2f})"
+    return f"{row.ratio:.2f} times as soon (95 %: {number(row.low)} to {number(row.high)})"
 
 
 def as_markdown(table: pd.DataFrame) -> str:
@@ -249,7 +268,7 @@ def page(name: str, study: Study, found: Found) -> str:
     parts = [
         f"# Study `{name}`",
         f"{len(runs)} runs of {first.model} on {first.image_size}x{first.image_size} pixels, "
-        f"{record.machine(first.hardware)}, {versions}. Written by `fasttricks report` from the "
+        f"{hardware_of(found)}, {versions}. Written by `fasttricks report` from the "
         f"records in `{name}/`.",
         f"Target: validation accuracy {target}, the median of {study.target_seeds} seeds of plain "
         f"training after {study.target_images:,} images."
@@ -259,7 +278,8 @@ def page(name: str, study: Study, found: Found) -> str:
         "bootstrap's 95 % interval over paired seeds; above 1 is sooner.",
     ]
     if rows:
-        parts += [f"![speed-ups with intervals]({name}.png)", as_markdown(as_table(rows))]
+        parts += [f"![speed-ups with intervals]({name}.png)", *tables(rows)]
+        parts += [f"![accuracy against seconds]({name}-curves.png)"]
     absent = [arm for arm in study.arms if arm not in {row.arm for row in rows}]
     if absent:
         parts += [f"No complete rung yet: {', '.join(absent)}."]
@@ -293,16 +313,42 @@ def figure(rows: Sequence[Finding], title: str) -> Figure:
     return fig
 
 
+def curves(study: Study, found: Found, title: str) -> Figure:
+    """Mean final accuracy against median seconds, a point a number of images; lines span seeds."""
+    fig, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    for name, style, mark in zip(study.curves, STYLES, MARKS):  # noqa: B905
+        arm = arm_of(study, found, name)
+        if arm is None:
+            continue
+        seconds, accuracy = np.median(arm.train, 1), arm.accuracy.mean(1)
+        spread = np.abs(np.array([arm.accuracy.min(1), arm.accuracy.max(1)]) - accuracy)
+        axes.errorbar(
+            seconds, accuracy, spread, fmt=f"k{style}", marker=mark, capsize=3, label=name
+        )
+    target = target_of(study, found)
+    if target is not None:
+        axes.axhline(target, color="grey", lw=0.8, label=f"target {target}")
+    axes.set(xscale="log", xlabel="train clock, seconds (log scale)")
+    axes.set(ylabel="validation accuracy at the end", title=title)
+    plain_numbers(axes.xaxis)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    return fig
+
+
 def write_report(results: Path = ROOT / "results") -> list[Path]:
-    """Write a page and a figure for every study that has records; their paths."""
+    """Write a page and two figures for every study that has records; their paths."""
     written = []
     for name, (study, found) in studies(results).items():
-        rows = findings(study, found)
+        rows, title = (
+            findings(study, found),
+            f"{hardware_of(found)}, n = {study.seeds} paired seeds",
+        )
         if rows:
-            one = next(iter(next(iter(found.values())).values()))
-            fig = figure(rows, f"{record.machine(one.hardware)}, n = {study.seeds} paired seeds")
-            fig.savefig(results / f"{name}.png", dpi=100, metadata={"Software": None})
-            plt.close(fig)
+            drawn = {"": figure(rows, title), "-curves": curves(study, found, title)}
+            for kind, fig in drawn.items():
+                fig.savefig(results / f"{name}{kind}.png", dpi=100, metadata={"Software": None})
+                plt.close(fig)
         (results / f"{name}.md").write_text(page(name, study, found))
         written.append(results / f"{name}.md")
     return written

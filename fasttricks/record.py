@@ -143,6 +143,9 @@ def hardware() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "gpu_count": torch.cuda.device_count(),
+        "power_limit": ask("nvidia-smi", "--query-gpu=power.limit", "--format=csv,noheader")
+        if cuda
+        else None,
         "driver": ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         if cuda
         else None,

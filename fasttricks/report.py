@@ -245,6 +245,40 @@ def bars(
     return figure
 
 
+def shares(
+    parts: Mapping[str, Mapping[str, float]],  # seconds of each part, by arm
+    title: str = "",
+) -> Figure:
+    """A bar an arm, as long as the whole; how much of it each part takes, with its seconds."""
+    figure, axes = plt.subplots(figsize=(9, 0.7 * len(parts) + 1.4), layout="constrained")
+    names = list(next(iter(parts.values())))
+    for row, found in enumerate(parts.values()):
+        total, left = sum(found.values()), 0.0
+        for number, name in enumerate(names):
+            width = 100 * found[name] / total
+            axes.barh(
+                row,
+                width,
+                left=left,
+                color=str(0.95 - 0.6 * (number % 2)),
+                hatch=("", "", "//", "..", "xx")[number % 5],
+                edgecolor="black",
+                label=name if row == 0 else None,
+            )
+            if width > 4:
+                text = axes.text(
+                    left + width / 2, row, f"{found[name]:.1f}", ha="center", va="center"
+                )
+                text.set_bbox({"color": "white", "pad": 1})
+            left += width
+    labels = [f"{name}\n{sum(found.values()):.1f} s" for name, found in parts.items()]
+    axes.set(xlabel="share of the cold wall, %; the numbers are seconds", title=title)
+    axes.set(yticks=range(len(parts)), yticklabels=labels, xlim=(0, 100))
+    axes.invert_yaxis()
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncol=len(names), fontsize=8)
+    return figure
+
+
 def tally(
     grids: Sequence[torch.Tensor],  # (rows, columns) whole numbers each
     titles: Sequence[str],

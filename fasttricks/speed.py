@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch.profiler import profile, record_function
-from torch.utils.flop_counter import FlopCounterMode
 
 from . import record
 from .budget import BASELINE, choose_budget
@@ -24,6 +23,7 @@ from .recipe import Recipe
 from .tricks.distributed import ALONE, Distributed, World
 
 ROUNDS = 7
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resident(
@@ -50,31 +50,54 @@ def resident(
     return steps * batch / (now(device) - started)
 
 
-def compare(
+@dataclass(frozen=True)
+class Limits:
+    """How fast a recipe's loop is, beside what bounds it; medians over turns."""
+
+    loop: float  # images a second of the whole loop
+    resident: float  # images a second of forward, backward and step alone
+    share: float  # of the second that the loop reaches, turn by turn
+    image: float  # floating-point operations of forward and backward, an image
+    peak: float  # operations a second of a product of matrices, in the recipe's precision
+
+    @property
+    def utilisation(self) -> float:
+        """The share of the peak that the loop's useful operations make up (model-FLOPs)."""
+        return self.loop * self.image / self.peak
+
+
+def limits(
     recipe: Recipe,
     data: Data,
     model: str,
     image_size: int,
-    images: int = 12_800,  # a round
-) -> tuple[float, float, float]:
-    """Median images a second of the loop and of the resident batch, and their median ratio.
-
-    The two take turns; a ratio is of one turn. The first turn warms up and does not count.
-    """
+    images: int = 12_800,  # a turn
+    rounds: int = ROUNDS,  # turns
+) -> Limits:
+    """Measure the loop and its limits in turns; one more turn than `rounds` warms up."""
     device = recipe.world.device()
-    data, steps = data.to(device, image_size), images // recipe.global_batch
+    data, steps = data.to(device, image_size), max(1, images // recipe.global_batch)
     net = begin(recipe, model, data.channels, len(data.classes)).to(device)
-    rounds = []
-    for seed in range(ROUNDS + 1):
+    operations = flops(recipe, net, data)
+    turns = []
+    for seed in range(rounds + 1):
         done = fit(recipe, net, data, images, seed, evaluations=1)
-        rounds.append((done.images / done.train_seconds, resident(recipe, net, data, steps)))
-    loops, limits = zip(*rounds[1:], strict=True)
-    ratio = statistics.median(a / b for a, b in rounds[1:])
-    return statistics.median(loops), statistics.median(limits), ratio
+        peak = matmul_peak(device, DTYPES[recipe.precision.choose(device)])
+        turns.append((done.images / done.train_seconds, resident(recipe, net, data, steps), peak))
+    loops, residents, peaks = zip(*turns[1:], strict=True)
+    return Limits(
+        loop=statistics.median(loops),
+        resident=statistics.median(residents),
+        share=statistics.median(a / b for a, b, _ in turns[1:]),
+        image=operations,
+        peak=statistics.median(peaks),
+    )
 
 
 def flops(recipe: Recipe, net: torch.nn.Module, data: Data) -> float:
     """Floating-point operations of forward and backward, an image; a multiply-add is two."""
+    from torch.utils.flop_counter import FlopCounterMode  # not on the cold wall of a run
+
     batch = recipe.global_batch
     x, q = data.batch(*next(data.draws(batch, torch.Generator().manual_seed(0))))
     with FlopCounterMode(display=False) as counter:
@@ -86,17 +109,16 @@ def flops(recipe: Recipe, net: torch.nn.Module, data: Data) -> float:
 def matmul_peak(
     device: torch.device,
     dtype: torch.dtype,
-    side: int = 2048,
-    rounds: int = ROUNDS,
 ) -> float:
-    """The device's measured floating-point operations a second in a product of square matrices."""
+    """The device's floating-point operations a second in a product of square matrices."""
+    side = 8192 if device.type == "cuda" else 2048
     a, b = torch.randn(2, side, side, device=device).to(dtype)
     seconds = []
-    for _ in range(rounds + 1):
+    for _ in range(3):
         started = now(device)
         a @ b
         seconds.append(now(device) - started)
-    return 2 * side**3 / statistics.median(seconds[1:])  # the first one warms up
+    return 2 * side**3 / min(seconds)  # a peak: the first ones warm up
 
 
 class Marked:

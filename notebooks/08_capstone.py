@@ -161,6 +161,56 @@ plt.show()
 # Each line is one run, each corner one evaluation, and the mark is where the run ended. Look at the
 # scale below: it is logarithmic, and equal distances are equal factors.
 #
+# ## Where the seconds go
+#
+# We split two of the cold walls. *Start* is everything before training: process, imports, data, weights.
+# The stages of the loop are the shares that torch's profiler finds in a short run.
+
+# %%
+from fasttricks.report import shares
+from fasttricks.speed import limits, stages
+
+walls = {}
+for name in ("plain", "six, one process"):
+    run, (recipe, _) = arms[name][0], recipes[name]
+    found = stages(recipe, data, budget.model, budget.image_size, budget.images // 5)
+    start = run.wall_seconds - run.train_seconds - run.eval_seconds
+    loop = {stage: share * run.train_seconds for stage, share in found.items()}
+    walls[name] = {"start": start, **loop, "evaluation": run.eval_seconds}
+shares(walls, caption(run))
+plt.show()
+
+# %% [markdown]
+# In *plain* nearly all is forward and backward, and backward takes longer: it computes two gradients where
+# forward computes one product. The tricks make few steps of this, and then the start is what is left.
+#
+# Could the chip do more? A loop cannot be faster than forward, backward and step on one batch that is never
+# exchanged. And no network is faster than the chip's products of large matrices.
+
+# %%
+import pandas as pd
+
+short = budget.images // 10
+found = {
+    name: limits(recipe, data, budget.model, budget.image_size, short, rounds=3)
+    for name, (recipe, _) in recipes.items()
+    if name != "all seven"
+}
+rows = {
+    name: {
+        "images a second": f"{limit.loop:,.0f}",
+        "share of a resident batch": f"{limit.share:.0%}",
+        "million operations an image": f"{limit.image / 1e6:.1f}",
+        "share of the matrix-product peak": f"{limit.utilisation:.1%}",
+    }
+    for name, limit in found.items()
+}
+pd.DataFrame(rows)
+
+# %% [markdown]
+# The second row says what the loop wastes: little. The last is low, and no loop can help it. So small a
+# network has small products, and its layers mostly move numbers.
+#
 # What must hold on any machine, we check. Images are counted over all processes, and a run takes as many
 # optimiser steps as its images make whole batches.
 
@@ -252,8 +302,6 @@ plt.show()
 # accuracy alone: does the interval lie on one side of zero? With three seeds, this asks that all three agree.
 
 # %%
-import pandas as pd
-
 from fasttricks.report import median
 
 

@@ -14,6 +14,7 @@ from fasttricks.findings import (
     arm_of,
     as_table,
     compare,
+    curves,
     figure,
     findings,
     headline,
@@ -93,16 +94,16 @@ def test_records_to_a_sentence(recorded, monkeypatch):
     assert arm_of(study, found, "add cyclic") is None
     monkeypatch.setattr("fasttricks.findings.studies", lambda results: {"cpu": (study, found)})
     said = headline("mixup")
-    assert "added to plain training, 0.80 times as soon" in said
-    assert "left out of all seven, 1.67 times as soon" in said
-    assert "n = 2" in said
+    assert "plain training 20.50, with it 25.50: 0.80 times as soon" in said
+    assert "all seven 2.50, without it 1.50: 1.67 times as soon" in said
+    assert "2 paired seeds" in said
     assert "No study" in headline("cyclic")
 
 
 def test_the_report_is_the_same_for_the_same_records(recorded, tmp_path, capsys):
     study, *_ = recorded
     assert main(["report", "--results", str(tmp_path)]) == 0
-    files = [tmp_path / "cpu.md", tmp_path / "cpu.png"]
+    files = [tmp_path / name for name in ("cpu.md", "cpu.png", "cpu-curves.png")]
     assert str(files[0]) in capsys.readouterr().out
     before = [file.read_bytes() for file in files]
     assert main(["report", "--results", str(tmp_path)]) == 0
@@ -112,6 +113,15 @@ def test_the_report_is_the_same_for_the_same_records(recorded, tmp_path, capsys)
     assert "No complete rung yet: six" in text
     assert text.count("| no mixup |") == 1 + study.seeds, "its finding, and its runs"
     assert text == page("cpu", *recorded[:2])
+
+
+def test_the_curves_are_the_rungs(recorded):
+    study, found, _ = recorded
+    (axes,) = curves(study, found, "test").axes
+    plain, whole = (container.lines[0] for container in axes.containers)
+    assert (plain.get_xdata(), plain.get_ydata()) == (20.5, 0.9)
+    assert whole.get_xdata() == 2.5
+    plt.close("all")
 
 
 def test_no_records_is_a_sentence(tmp_path, capsys):

@@ -6,11 +6,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import jupytext
 import nbformat
 import pytest
+
+from fasttricks.findings import page, studies
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -162,9 +165,30 @@ def test_the_readme_shows_what_the_capstone_found(monkeypatch):
 
     notebook = nbformat.read(ROOT / "notebooks" / "08_capstone.ipynb", as_version=4)
     shown = (ROOT / "README.md").read_text()
-    assert readme.block(notebook) in shown
-    assert "speed-up, train clock" in readme.block(notebook)
+    assert readme.capstone(notebook) in shown
+    assert "speed-up, train clock" in readme.capstone(notebook)
     assert readme.FIGURE.read_bytes() == readme.figure(notebook)
+
+
+def test_every_published_figure_follows_from_the_records(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import readme
+
+    shown = (ROOT / "README.md").read_text()
+    assert readme.study() in shown
+    recorded = studies()
+    assert recorded
+    for name, (declared, found) in recorded.items():
+        assert (readme.RESULTS / f"{name}.md").read_text() == page(name, declared, found)
+        assert f"{name}.png" in shown
+        for kind in ("", "-curves"):
+            assert (readme.RESULTS / f"{name}{kind}.png").stat().st_size > 1000
+    one = next(iter(recorded.values()))[1]
+    for (arm, _), runs in one.items():
+        if arm == "plain":
+            runs.update({seed: replace(run, train_seconds=1e6) for seed, run in runs.items()})
+    monkeypatch.setattr(readme, "studies", lambda results: recorded)
+    assert readme.study() not in shown, "another record would be another table"
 
 
 def test_the_readmes_tree_is_the_tree():

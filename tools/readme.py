@@ -1,4 +1,4 @@
-"""Put the capstone's table and figure into the README, as the committed notebook shows them."""
+"""Put the capstone's table and the findings of studies into the README."""
 
 import re
 from pathlib import Path
@@ -6,15 +6,35 @@ from pathlib import Path
 import nbformat
 from execute import ROOT, pictures, texts
 
+from fasttricks.bench import target_of
+from fasttricks.findings import findings, hardware_of, studies, tables
+
 FIGURE = ROOT / "notebooks" / "images" / "capstone.png"
-BLOCK = re.compile(r"(<!-- capstone:.*?-->\n).*?(<!-- /capstone -->)", re.S)
+RESULTS = ROOT / "data" / "results"
 
 
-def block(notebook: nbformat.NotebookNode) -> str:
-    """The README's part between the two marks."""
+def capstone(notebook: nbformat.NotebookNode) -> str:
+    """The README's part between the marks of the capstone."""
     table = "\n".join(text.rstrip("\n") for text in texts(notebook, "result"))
     indented = "\n".join(f"    {line}".rstrip() for line in table.splitlines())
     return f"\n![validation accuracy against seconds]({FIGURE.relative_to(ROOT)})\n\n{indented}\n\n"
+
+
+def study(results: Path = RESULTS) -> str:
+    """The README's part between the marks of the study: a figure and tables for each study."""
+    parts = []
+    for name, (declared, found) in studies(results).items():
+        where = results.relative_to(ROOT)
+        runs = sum(map(len, found.values()))
+        parts += [
+            f"On {hardware_of(found)}, {runs} runs, {declared.seeds} paired seeds. The target, a "
+            f"validation accuracy of {target_of(declared, found)}, is the median of "
+            f"{declared.target_seeds} seeds of tuned plain training. "
+            f"[All runs]({where}/{name}.md).",
+            f"![what each trick is worth]({where}/{name}.png)",
+            *tables(findings(declared, found)),
+        ]
+    return "\n" + "\n\n".join(parts) + "\n\n"
 
 
 def figure(notebook: nbformat.NotebookNode) -> bytes:
@@ -23,13 +43,19 @@ def figure(notebook: nbformat.NotebookNode) -> bytes:
     return pictures(nbformat.v4.new_notebook(cells=tagged))[0]
 
 
+def put(text: str, name: str, made: str) -> str:
+    """The text with what is made between the two marks of that name."""
+    block = re.compile(rf"(<!-- {name}:.*?-->\n).*?(<!-- /{name} -->)", re.S)
+    return block.sub(lambda marks: marks[1] + made + marks[2], text)
+
+
 def main(readme: Path = ROOT / "README.md") -> None:
-    """Rewrite the README's block and the figure's file."""
+    """Rewrite the README's blocks and the figure's file."""
     notebook = nbformat.read(ROOT / "notebooks" / "08_capstone.ipynb", as_version=4)
     FIGURE.parent.mkdir(exist_ok=True)
     FIGURE.write_bytes(figure(notebook))
-    made = block(notebook)
-    readme.write_text(BLOCK.sub(lambda marks: marks[1] + made + marks[2], readme.read_text()))
+    text = put(readme.read_text(), "capstone", capstone(notebook))
+    readme.write_text(put(text, "study", study()))
 
 
 if __name__ == "__main__":

@@ -271,8 +271,9 @@ def page(study: Study, found: Found, target: float) -> str:
     parts = [
         "# Peers",
         f"Seconds to validation accuracy {target}, {machine(one.hardware)}, n = {study.seeds} "
-        "paired seeds, in turns, each run in a fresh process. Ratios are of the train clock, the last "
-        "column's of the cold wall. Written by `bench/peers/study.py --report` from its records.",
+        "paired seeds, in turns, each run in a fresh process. Ratios are of the train clock, "
+        "the last column's of the cold wall. Written by `bench/peers/study.py --report` from the "
+        "records.",
         *([f"{len(missing)} tuning runs are missing."] if missing else []),
         *([as_markdown(pd.DataFrame(rows).set_index("arm"))] if rows else []),
         "## Tuning",
