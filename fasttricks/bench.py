@@ -2,9 +2,12 @@
 
 A study asks how many images each arm needs to be at the target. Images come in rungs, each `ratio`
 times the one below. An arm begins at its declared rung, goes down while its mean accuracy is at the
-target and up while it is not, and is done when a rung reaches and the rung below misses. All arms
-that are not done take turns, seed by seed. Where each stands is read from the records alone.
-The arms under `curves` are run on the rungs around their beginning too, whatever the search asks.
+target and up while it is not, until a rung reaches and the rung below misses; then half a rung is
+tried between the two. All arms that are not done take turns, seed by seed. The arms under `curves`
+are run on the rungs around their beginning too. Where each stands is read from the records alone.
+
+A search takes hours, and a machine's pace drifts. So when all arms are done, each runs once more at
+the images that were found, all in turns: this last round says what an image costs.
 """
 
 import json
@@ -25,6 +28,7 @@ from .train import train
 
 Found = dict[tuple[str, int], dict[int, Run]]  # by arm and images, then by seed
 TARGET = "target"  # the arm whose median is the target of the others
+LAST = "last"  # before an arm's name: its runs in the last round
 ROOT = Path(__file__).resolve().parents[1]
 DECLARED = "study.toml"  # the study file, kept beside its records
 MOST = 2.0  # times its declared images an arm may go up; then it never arrives
@@ -65,8 +69,8 @@ class Study:
         for arm in self.arms:
             recipe_of(arm)
 
-    def rung(self, arm: str, number: int) -> int:
-        """The images of an arm's rung; number 0 is where its search begins."""
+    def rung(self, arm: str, number: float) -> int:
+        """The images of an arm's rung; number 0 is where its search begins, halves lie between."""
         return whole_batches(arm, self.arms[arm] * self.ratio**number)
 
 
@@ -86,15 +90,15 @@ class Trial:
 
 def recipe_of(arm: str) -> Recipe:
     """The recipe of "plain", "whole", "add NAME", "no NAME", or "six" (no distributed)."""
-    word, _, name = arm.partition(" ")
+    word, _, name = arm.removeprefix(f"{LAST} ").partition(" ")
     if word in ("plain", TARGET):
         return BASELINE
     whole = sum(SEVEN, start=BASELINE)
     if word == "tune":
         return tuned(*name.split())
-    if arm == "whole":
+    if word == "whole":
         return whole
-    if arm == "six":
+    if word == "six":
         return whole - "distributed"
     if word not in ("add", "no") or name not in whole.names:
         known = ", ".join(name_of(trick) for trick in SEVEN)
@@ -175,7 +179,7 @@ def target_of(study: Study, found: Found) -> float | None:
 def stands(study: Study, arm: str, found: Found, target: float) -> tuple[int | None, bool]:
     """The images an arm is at, and whether it is done there; (None, True) if it never arrives."""
 
-    def reaches(number: int) -> bool | None:
+    def reaches(number: float) -> bool | None:
         runs = found.get((arm, study.rung(arm, number)), {})
         if len(runs) < study.seeds:
             return None
@@ -186,11 +190,12 @@ def stands(study: Study, arm: str, found: Found, target: float) -> tuple[int | N
         step = -1 if here else 1
         if study.ratio ** (number + step) > MOST:
             return None, True
-        lowest = study.rung(arm, number + step) == study.rung(arm, number)  # one batch
-        if here and (lowest or reaches(number + step) is False):
+        if here and study.rung(arm, number + step) == study.rung(arm, number):  # one batch
             return study.rung(arm, number), True
-        if not here and reaches(number + step):
-            return study.rung(arm, number + step), True
+        if reaches(number + step) is (not here):
+            high = max(number, number + step)
+            between = reaches(high - 0.5)
+            return study.rung(arm, high if between is False else high - 0.5), between is not None
         number += step
     return study.rung(arm, number), False
 
@@ -213,7 +218,8 @@ def tuning_arms(study: Study, arm: str) -> list[str]:
 def trials(study: Study, found: Found) -> Iterator[Trial]:
     """The runs that are to be made next, in turns; nothing when the study is done.
 
-    First the tuning, then the target, then one rung of every arm that is not done, and the curves.
+    First the tuning, then the target, then one rung of every arm that is not done, and the curves;
+    when all are done, the last round.
     """
     for arm, tried in study.tuning.items():
         todo = [(name, tried["images"], tried["seeds"]) for name in tuning_arms(study, arm)]
@@ -225,6 +231,9 @@ def trials(study: Study, found: Found) -> Iterator[Trial]:
         todo = [(arm, at, study.seeds) for arm, (at, done) in standing.items() if not done]
         points = [(arm, study.rung(arm, n), study.seeds) for arm in study.curves for n in AROUND]
         yield from missing(list(dict.fromkeys(todo + points)), found)
+        if not todo:
+            last = [(f"{LAST} {arm}", at, study.seeds) for arm, (at, _) in standing.items() if at]
+            yield from missing(last, found)
 
 
 def missing(todo: list[tuple[str, int, int]], found: Found) -> Iterator[Trial]:
@@ -280,7 +289,7 @@ def expected(trial: Trial, found: Found) -> float:
     walls = [
         (run.wall_seconds, run.images_seen)
         for (arm, _), runs in found.items()
-        if arm == trial.arm
+        if arm == trial.arm.removeprefix(f"{LAST} ")
         for run in runs.values()
     ]
     seconds, images = map(sum, zip(*walls, strict=True)) if walls else (0.0, 1)

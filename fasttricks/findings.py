@@ -1,8 +1,9 @@
 """What a study's records say: seconds to the target, speed-ups and their intervals.
 
-An arm's time is that of the smallest number of images at which the mean of its seeds is at the
-target: the median over the seeds. The interval resamples seeds, the same for both arms, and lets
-every resample choose its own number of images, so that it carries the noise of that choice too.
+An arm needs the smallest number of images at which the mean of its seeds is at the target. What an
+image costs, each seed has measured in the study's last round; an arm's time is the median. The
+interval resamples seeds, the same for both arms, and lets every resample choose its own number of
+images, so that it carries the noise of that choice too.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from . import record
 from .bench import (
     DECLARED,
+    LAST,
     Found,
     Study,
     read_records,
@@ -38,8 +40,8 @@ class Arm:
 
     images: NDArray  # (R,)
     accuracy: NDArray  # (R, S) final validation accuracy
-    train: NDArray  # (R, S) seconds
-    wall: NDArray  # (R, S) seconds
+    train: NDArray  # (R, S) seconds, at the pace of the last round if there was one
+    wall: NDArray  # (R, S) seconds, likewise
 
     def seconds(
         self,
@@ -86,9 +88,15 @@ def arm_of(study: Study, found: Found, name: str) -> Arm | None:
     def column(field: str) -> NDArray:
         return np.array([[getattr(run, field) for run in row] for row in runs])
 
-    return Arm(
-        np.array(rungs), column("val_accuracy"), column("train_seconds"), column("wall_seconds")
-    )
+    train, wall = column("train_seconds"), column("wall_seconds")
+    for (arm, size), last in found.items():
+        if arm == f"{LAST} {name}" and set(range(study.seeds)) <= set(last):
+            measured = [last[seed] for seed in range(study.seeds)]
+            own = np.array([run.train_seconds for run in measured])
+            rest = np.array([run.wall_seconds for run in measured]) - own
+            train = np.array(rungs)[:, None] * own / size
+            wall = train + rest
+    return Arm(np.array(rungs), column("val_accuracy"), train, wall)
 
 
 def compare(name: str, arm: Arm, against: str, other: Arm, target: float) -> Finding:
@@ -259,6 +267,18 @@ def all_runs(found: Found) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("arm")
 
 
+def missing(study: Study, found: Found) -> list[str]:
+    """What a study that was stopped cannot say yet, a sentence each."""
+    absent = [arm for arm in study.arms if arm_of(study, found, arm) is None]
+    said = [f"No complete rung yet: {', '.join(absent)}."] if absent else []
+    if not any(arm.startswith(f"{LAST} ") for arm, _ in found):
+        said += [
+            "The study is not finished: its last round, in which all arms take turns, is missing, "
+            "and seconds are of runs at different times."
+        ]
+    return said
+
+
 def page(name: str, study: Study, found: Found) -> str:
     """Everything that a study says, as Markdown; the same for the same records."""
     runs = [run for some in found.values() for run in some.values()]
@@ -280,9 +300,7 @@ def page(name: str, study: Study, found: Found) -> str:
     if rows:
         parts += [f"![speed-ups with intervals]({name}.png)", *tables(rows)]
         parts += [f"![accuracy against seconds]({name}-curves.png)"]
-    absent = [arm for arm in study.arms if arm not in {row.arm for row in rows}]
-    if absent:
-        parts += [f"No complete rung yet: {', '.join(absent)}."]
+    parts += missing(study, found)
     for arm, tried in study.tuning.items():
         parts += [f"## Tuning: {arm}, {tried['images']:,} images"]
         parts += [as_markdown(tuning_table(study, found, arm))]

@@ -63,16 +63,13 @@ quarter = budget.images // 4
 budget
 
 # %% [markdown]
-# First, what a recorded study found of this trick. Then its card, straight from the top of its file. Come
-# back to both at the end.
+# Here is the card of the trick, straight from the top of its file. Come back to it at the end.
 
 # %%
 from IPython.display import Markdown
 
-from fasttricks.findings import headline
 from fasttricks.tricks import transfer
 
-print(headline("transfer"))
 Markdown(transfer.__doc__)
 
 # %% [markdown]

@@ -43,6 +43,18 @@ def test_the_smallest_rung_that_reaches_counts():
     assert found.low < 10 <= found.high, "some resamples need the rung above"
 
 
+def test_the_last_round_says_what_an_image_costs(recorded):
+    study, found, _ = recorded
+    run = found["plain", 256][0]
+    paces = (10.0, 12.0)
+    last = {seed: replace(run, images_seen=512, train_seconds=pace, wall_seconds=pace + 5)
+            for seed, pace in enumerate(paces)}  # fmt: skip
+    calibrated = arm_of(study, {**found, ("last plain", 512): last}, "plain")
+    assert calibrated.train.tolist() == [[5, 6]], "half as many images as in the last round"
+    assert calibrated.wall.tolist() == [[10, 11]]
+    assert arm_of(study, found, "plain").train.tolist() == [[20, 21]]
+
+
 def test_never_is_infinite_and_is_kept():
     never = arm([100], [[0.1] * 3], [3])
     found = compare("never", never, "plain", PLAIN, 0.85)
@@ -111,6 +123,7 @@ def test_the_report_is_the_same_for_the_same_records(recorded, tmp_path, capsys)
     text = files[0].read_text()
     assert "add mixup" in text
     assert "No complete rung yet: six" in text
+    assert "its last round" in text
     assert text.count("| no mixup |") == 1 + study.seeds, "its finding, and its runs"
     assert text == page("cpu", *recorded[:2])
 

@@ -88,6 +88,9 @@ def test_tuned_then_searched_then_written(study, file, results, made, monkeypatc
     tuning = [trial for trial in made if trial.arm.startswith("tune")]
     assert len(tuning) == 2 * 4, "every peer at every pair"
     assert made[: len(tuning)] == tuning, "before anything else"
+    last = [trial for trial in made if trial.arm.startswith("last ")]
+    assert made[-len(last) :] == last, "after everything else"
+    assert [trial.arm for trial in last[:2]] == ["last plain", "last whole"]
     searched = [trial for trial in made if trial.setting and trial not in tuning]
     assert {trial.setting for trial in searched} == {(2e-3, 128)}, "with the best pair"
     declared, found = study.read(file), read_records(results / "peers-tiny", study.parse)

@@ -7,7 +7,7 @@ import nbformat
 from execute import ROOT, pictures, texts
 
 from fasttricks.bench import target_of
-from fasttricks.findings import findings, hardware_of, studies, tables
+from fasttricks.findings import findings, hardware_of, missing, studies, tables
 
 FIGURE = ROOT / "notebooks" / "images" / "capstone.png"
 RESULTS = ROOT / "data" / "results"
@@ -33,6 +33,7 @@ def study(results: Path = RESULTS) -> str:
             f"[All runs]({where}/{name}.md).",
             f"![what each trick is worth]({where}/{name}.png)",
             *tables(findings(declared, found)),
+            *missing(declared, found),
         ]
     return "\n" + "\n\n".join(parts) + "\n\n"
 

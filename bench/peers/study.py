@@ -22,13 +22,15 @@ from typing import Any
 
 import pandas as pd
 
-from fasttricks import BASELINE, SEVEN, Run, load, train
+from fasttricks import Run, load, train
 from fasttricks.bench import (
     DECLARED,
+    LAST,
     ROOT,
     Found,
     read_records,
     read_study,
+    recipe_of,
     stands,
     target_of,
     whole_batches,
@@ -86,25 +88,22 @@ class Search:
     arms: dict[str, int]
     best: dict[str, tuple[float, int]]  # a peer's rate and batch
 
-    def rung(self, arm: str, number: int) -> int:
+    def rung(self, arm: str, number: float) -> int:
         """The images of an arm's rung."""
         images = self.arms[arm] * self.ratio**number
-        return whole_epochs(images, self.best[arm][1]) if arm in self.best else ours(arm, images)
+        if arm in self.best:
+            return whole_epochs(images, self.best[arm][1])
+        return whole_batches(arm, images)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run that is to be made; without a setting it is ours."""
+    """One run that is to be made; without a setting it is one of ours."""
 
     arm: str
     images: int
     seed: int
     setting: tuple[float, int] | None = None
-
-
-def ours(arm: str, images: float) -> int:
-    """The images of the nearest number of our arm's batches."""
-    return whole_batches(arm, images)
 
 
 def whole_epochs(images: float, batch: int, count: int = 55_000) -> int:
@@ -161,25 +160,34 @@ def begin(study: Study, best: dict[str, tuple[float, int]]) -> Search:
 
 
 def trials(study: Study, found: Found, target: float) -> Iterator[Trial]:
-    """The runs that are to be made next, in turns: the tuning, then one rung of every open arm."""
+    """The runs that are to be made next, in turns: tuning, a rung of every open arm, last round."""
     todo, best = tune(study, found)
     if todo:
         yield from todo
         return
     search = begin(study, best)
     at = {arm: stands(search, arm, found, target) for arm in search.arms}
+    open_arms = {arm: images for arm, (images, done) in at.items() if not done}
+    turns = open_arms or {f"{LAST} {arm}": images for arm, (images, _) in at.items() if images}
     for seed in range(study.seeds):
-        for arm, (images, done) in at.items():
-            if not done and seed not in found.get((arm, images), {}):
-                yield Trial(arm, images, seed, best.get(arm))
+        for arm, images in turns.items():
+            if seed not in found.get((arm, images), {}):
+                yield Trial(arm, images, seed, best.get(arm.removeprefix(f"{LAST} ")))
 
 
 def run(trial: Trial, study: Study, budget: str, target: float) -> Run | PeerRun:
     """Make one run in a fresh process. Raises RuntimeError with its last words if it fails."""
     if trial.setting is None:
-        recipe = BASELINE if trial.arm == "plain" else sum(SEVEN, start=BASELINE)
-        return train(recipe, load(), images=trial.images, seed=trial.seed, target=target,
-                     budget=budget, fresh=True, label=trial.arm)  # fmt: skip
+        return train(
+            recipe_of(trial.arm),
+            load(),
+            images=trial.images,
+            seed=trial.seed,
+            target=target,
+            budget=budget,
+            fresh=True,
+            label=trial.arm,
+        )
     lr, batch = trial.setting
     peer = next(peer for peer in study.peers if peer in trial.arm)
     words = {"images": trial.images, "batch": batch, "lr": lr, "seed": trial.seed,
@@ -202,7 +210,7 @@ def measure(file: Path, results: Path, hours: float) -> bool:
     found, seconds = read_records(folder, parse), {}
     while todo := list(trials(study, found, target)):
         for number, trial in enumerate(todo, 1):
-            kind = trial.arm.split()[1] if trial.arm.startswith("tune") else trial.arm
+            kind = next(name for name in (*study.ours, *study.peers) if name in trial.arm)
             if time.monotonic() + seconds.get(kind, 30e-6) * trial.images > end:
                 print(
                     f"Stopped in time; {len(todo) - number + 1} run(s) of this round are missing."
