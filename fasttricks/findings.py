@@ -24,6 +24,7 @@ from .bench import (
     Study,
     read_records,
     read_study,
+    stands,
     target_of,
     tuning_arms,
     whole_batches,
@@ -75,7 +76,7 @@ class Finding:
 
 
 def arm_of(study: Study, found: Found, name: str) -> Arm | None:
-    """The arm's complete rungs, or None where it has none."""
+    """The arm's complete rungs; None where it has none."""
     rungs = sorted(
         images
         for (arm, images), runs in found.items()
@@ -138,13 +139,13 @@ def findings(
     found: Found,
     names: Sequence[str] = (),  # of arms; all unless given
 ) -> list[Finding]:
-    """Every arm that has records: "no NAME" against the whole, the others against plain."""
+    """Every arm whose search is done: "no NAME" against the whole, the others against plain."""
     target = target_of(study, found)
     result = []
     for name in names or study.arms:
         against = "whole" if name.startswith("no ") else "plain"
-        arm, other = arm_of(study, found, name), arm_of(study, found, against)
-        if target is not None and arm is not None and other is not None:
+        if target is not None and all(stands(study, a, found, target)[1] for a in (name, against)):
+            arm, other = arm_of(study, found, name), arm_of(study, found, against)
             result.append(compare(name, arm, against, other, target))
     return result
 
@@ -156,9 +157,16 @@ def verdict(finding: Finding) -> str:
     return "later" if finding.high < 1 else "cannot tell"
 
 
-def number(value: float) -> str:
-    """Two decimals, or a word where there is no finite number above 0."""
-    return f"{value:.2f}" if 0 < value < np.inf else "never" if value == np.inf else "-"
+def seconds(value: float) -> str:
+    """Two decimals, or a word for infinity."""
+    return f"{value:.2f}" if value < np.inf else "never"
+
+
+def times(ratio: float) -> str:
+    """Two decimals, or words where one of the two never arrives."""
+    if ratio == 0 or np.isnan(ratio):
+        return "never"
+    return f"{ratio:.2f}" if ratio < np.inf else "only this"
 
 
 def as_table(
@@ -172,11 +180,11 @@ def as_table(
                 "images": f"{row.images:,}" if row.images else "never",
                 "mean accuracy": f"{row.accuracy:.4f}",
                 "runs at target": f"{row.reached} of {row.seeds}",
-                "train s": number(row.train),
-                "cold wall s": number(row.wall),
-                f"times as soon as {row.against}": number(row.ratio),
-                "95 %": f"{number(row.low)} to {number(row.high)}",
-                "by cold wall": number(row.wall_ratio),
+                "train s": seconds(row.train),
+                "cold wall s": seconds(row.wall),
+                f"times as soon as {row.against}": times(row.ratio),
+                "95 %": f"{times(row.low)} to {times(row.high)}",
+                "by cold wall": times(row.wall_ratio),
                 "verdict": verdict(row),
             }
             for row in rows
@@ -205,16 +213,16 @@ def headline(
     """What the recorded studies found of one trick, with n and hardware."""
     said = []
     for study, found in studies(results).values():
-        rows = findings(study, found, (f"add {trick}", f"no {trick}", "whole"))
-        if len(rows) < 3:
+        rows = findings(study, found, (f"add {trick}", f"no {trick}", "plain", "whole"))
+        if len(rows) < 4:
             continue
-        alone, without, whole = rows
+        alone, without, plain, whole = rows
         said.append(
             f"Recorded on {hardware_of(found)}, {alone.seeds} paired seeds, seconds of training "
             f"until validation accuracy {target_of(study, found)}:\n"
-            f"  plain training {number(alone.train * alone.ratio)}, with it "
-            f"{number(alone.train)}: {sooner(alone)}\n"
-            f"  all seven {number(whole.train)}, without it {number(without.train)}: "
+            f"  plain training {seconds(plain.train)}, with it "
+            f"{seconds(alone.train)}: {sooner(alone)}\n"
+            f"  all seven {seconds(whole.train)}, without it {seconds(without.train)}: "
             f"{sooner(without)}"
         )
     return "\n".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
@@ -229,7 +237,7 @@ def sooner(row: Finding) -> str:
     """A ratio in words, with its interval."""
     if not np.isfinite(row.ratio) or row.ratio == 0:
         return "one of the two never arrives"
-    return f"{row.ratio:.2f} times as soon (95 %: {number(row.low)} to {number(row.high)})"
+    return f"{row.ratio:.2f} times as soon (95 %: {times(row.low)} to {times(row.high)})"
 
 
 def as_markdown(table: pd.DataFrame) -> str:
@@ -269,8 +277,8 @@ def all_runs(found: Found) -> pd.DataFrame:
 
 def missing(study: Study, found: Found) -> list[str]:
     """What a study that was stopped cannot say yet, a sentence each."""
-    absent = [arm for arm in study.arms if arm_of(study, found, arm) is None]
-    said = [f"No complete rung yet: {', '.join(absent)}."] if absent else []
+    absent = sorted(set(study.arms) - {row.arm for row in findings(study, found)})
+    said = [f"Not found yet: {', '.join(absent)}."] if absent else []
     if not any(arm.startswith(f"{LAST} ") for arm, _ in found):
         said += [
             "The study is not finished: its last round, in which all arms take turns, is missing, "

@@ -1,5 +1,6 @@
 """The loop against its own limit and the chip's, where its time goes, and how processes scale."""
 
+import os
 import resource
 import statistics
 import sys
@@ -160,6 +161,7 @@ def stages(
         spans.pop().__exit__(None, None, None)
 
     few = Marked(replace(data, val=data.val[:1]))
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler reports itself on stderr
     with profile() as seen:
         hooks = net.register_forward_pre_hook(enter), net.register_forward_hook(leave)
         done = fit(recipe, net, few, images, seed=0, evaluations=1)

@@ -9,6 +9,7 @@ import pytest
 
 from fasttricks import BASELINE, bench, train
 from fasttricks.__main__ import main
+from fasttricks.budget import BUDGETS
 from fasttricks.findings import (
     Arm,
     arm_of,
@@ -19,6 +20,7 @@ from fasttricks.findings import (
     findings,
     headline,
     page,
+    studies,
     verdict,
 )
 from fasttricks.record import write_json
@@ -45,14 +47,15 @@ def test_the_smallest_rung_that_reaches_counts():
 
 def test_the_last_round_says_what_an_image_costs(recorded):
     study, found, _ = recorded
-    run = found["plain", 256][0]
+    assert arm_of(study, found, "plain").train[-1].tolist() == [20, 21]
+    most = study.rung("plain", 0)
+    run = found["plain", most][0]
     paces = (10.0, 12.0)
-    last = {seed: replace(run, images_seen=512, train_seconds=pace, wall_seconds=pace + 5)
+    last = {seed: replace(run, images_seen=2 * most, train_seconds=pace, wall_seconds=pace + 5)
             for seed, pace in enumerate(paces)}  # fmt: skip
-    calibrated = arm_of(study, {**found, ("last plain", 512): last}, "plain")
-    assert calibrated.train.tolist() == [[5, 6]], "half as many images as in the last round"
-    assert calibrated.wall.tolist() == [[10, 11]]
-    assert arm_of(study, found, "plain").train.tolist() == [[20, 21]]
+    calibrated = arm_of(study, {**found, ("last plain", 2 * most): last}, "plain")
+    assert calibrated.train[-1].tolist() == [5, 6], "half as many images as in the last round"
+    assert calibrated.wall[-1].tolist() == [10, 11]
 
 
 def test_never_is_infinite_and_is_kept():
@@ -83,11 +86,14 @@ def recorded(small, tmp_path):
     run = train(BASELINE, small, images=128)
     arms = {"plain": 20.0, "whole": 2.0, "add mixup": 25.0, "no mixup": 1.0}
     found = {
-        (name, 256): {
-            seed: replace(run, val_accuracy=0.9, train_seconds=seconds + seed) for seed in range(2)
+        (name, study.rung(name, number)): {
+            seed: replace(run, val_accuracy=accuracy, train_seconds=share * (seconds + seed))
+            for seed in range(2)
         }
         for name, seconds in arms.items()
+        for number, accuracy, share in ((0, 0.9, 1.0), (-0.5, 0.6, 0.9), (-1, 0.5, 0.8))
     }
+    found["six", study.rung("six", 0)] = {0: run, 1: run}  # and no other rung yet
     found[bench.TARGET, 192_000] = {0: replace(run, val_accuracy=0.85)}
     for (name, images), runs in found.items():
         for seed, made in runs.items():
@@ -122,9 +128,10 @@ def test_the_report_is_the_same_for_the_same_records(recorded, tmp_path, capsys)
     assert [file.read_bytes() for file in files] == before
     text = files[0].read_text()
     assert "add mixup" in text
-    assert "No complete rung yet: six" in text
+    assert "Not found yet: add cyclic, " in text
     assert "its last round" in text
-    assert text.count("| no mixup |") == 1 + study.seeds, "its finding, and its runs"
+    assert "six" in next(line for line in text.splitlines() if line.startswith("Not found yet"))
+    assert text.count("| no mixup |") == 1 + 3 * study.seeds, "its finding, and its runs"
     assert text == page("cpu", *recorded[:2])
 
 
@@ -132,9 +139,18 @@ def test_the_curves_are_the_rungs(recorded):
     study, found, _ = recorded
     (axes,) = curves(study, found, "test").axes
     plain, whole = (container.lines[0] for container in axes.containers)
-    assert (plain.get_xdata(), plain.get_ydata()) == (20.5, 0.9)
-    assert whole.get_xdata() == 2.5
+    assert plain.get_xdata() == pytest.approx([0.8 * 20.5, 0.9 * 20.5, 20.5])
+    assert plain.get_ydata() == pytest.approx([0.5, 0.6, 0.9])
+    assert whole.get_xdata()[-1] == 2.5
     plt.close("all")
+
+
+def test_the_budget_is_what_its_study_found():
+    for study, found in studies().values():
+        size, target = BUDGETS[study.budget], bench.target_of(study, found)
+        assert size.target == math.floor(100 * target) / 100, "rounded down, for runs are few"
+        assert bench.stands(study, "plain", found, target) == (size.plain, True)
+        assert bench.stands(study, "whole", found, target) == (size.whole, True)
 
 
 def test_no_records_is_a_sentence(tmp_path, capsys):
