@@ -208,8 +208,8 @@ rows = {
 pd.DataFrame(rows)
 
 # %% [markdown]
-# The second row says what the loop wastes: little. The last is low, and no loop can help it. So small a
-# network has small products, and its layers mostly move numbers.
+# The second row says how near the loop comes to its own limit. The last says how near it comes to the chip's.
+# In 16 bits the chip's products get faster, and what is no product does not: then that row falls.
 #
 # What must hold on any machine, we check. Images are counted over all processes, and a run takes as many
 # optimiser steps as its images make whole batches.
