@@ -95,7 +95,7 @@ def test_tuned_then_searched_then_written(study, file, results, made, monkeypatc
     assert {trial.setting for trial in searched} == {(2e-3, 128)}, "with the best pair"
     declared, found = study.read(file), read_records(results / "peers-tiny", study.parse)
     text = study.page(declared, found, 0.85)
-    rows = {line.split(" | ")[0]: line for line in text.splitlines() if line.startswith("| ")}
+    rows = {line.split(" | ")[0]: line for line in text.split("## Tuning")[0].splitlines()}
     assert "| 512 |" in rows["| fastai_one_cycle"]
     assert "| 1,024 |" in rows["| plain_loop"]
     whole = min(trial.images for trial in made if trial.arm == "whole") / 1000

@@ -52,15 +52,15 @@ def test_all_seven_launched(data):
     """As a notebook does it: torchrun as a subprocess, the result from its file."""
     whole = sum(SEVEN, start=BASELINE) - "distributed" + Distributed(2, share_devices=True)
     few = data.subset(2000)
-    run = train(whole, few, images=512)
-    assert (run.processes, run.images_seen, run.steps) == (2, 512, 2)
+    run = train(whole, few, images=2 * whole.global_batch)
+    assert (run.processes, run.images_seen, run.steps) == (2, 2 * whole.global_batch, 2)
     assert run.wall_seconds > run.train_seconds > 0
     assert (run.labels, run.precision) == (2000, whole.precision.choose(torch.device("cpu")))
-    fresh = train(whole - "distributed", few, images=512, fresh=True)
+    fresh = train(whole - "distributed", few, images=2 * whole.global_batch, fresh=True)
     assert run.net.state_dict().keys() == fresh.net.state_dict().keys()
     begun = begin(whole, "test_resnet", 1, 10).state_dict()
     assert all((run.net.state_dict()[name] != begun[name]).any() for name in begun), "all came back"
-    here = train(whole - "distributed", few, images=512)
+    here = train(whole - "distributed", few, images=2 * whole.global_batch)
     assert fresh.val_accuracy == here.val_accuracy, "a fresh process does what this one does"
 
 
