@@ -305,10 +305,10 @@ def page(name: str, study: Study, found: Found) -> str:
         "A ratio says how many times as soon an arm is at the target, on the train clock, with the "
         "bootstrap's 95 % interval over paired seeds; above 1 is sooner.",
     ]
+    parts += missing(study, found)
     if rows:
         parts += [f"![speed-ups with intervals]({name}.png)", *tables(rows)]
         parts += [f"![accuracy against seconds]({name}-curves.png)"]
-    parts += missing(study, found)
     for arm, tried in study.tuning.items():
         parts += [f"## Tuning: {arm}, {tried['images']:,} images"]
         parts += [as_markdown(tuning_table(study, found, arm))]

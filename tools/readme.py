@@ -31,9 +31,9 @@ def study(results: Path = RESULTS) -> str:
             f"validation accuracy of {target_of(declared, found)}, is the median of "
             f"{declared.target_seeds} seeds of tuned plain training. "
             f"[All runs]({where}/{name}.md).",
+            *missing(declared, found),
             f"![what each trick is worth]({where}/{name}.png)",
             *tables(findings(declared, found)),
-            *missing(declared, found),
         ]
     return "\n" + "\n\n".join(parts) + "\n\n"
 

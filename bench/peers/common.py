@@ -21,7 +21,7 @@ from fasttricks import budget, load, models, record
 from fasttricks.data import Split
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-WORKERS = 2  # of the training DataLoader: the fastest of 0, 1 and 2 on two cores
+WORKERS = 2  # of the training DataLoader
 
 
 class Clothes(Dataset):
