@@ -192,6 +192,22 @@ def as_table(
     ).set_index("arm")
 
 
+def summary(rows: Sequence[Finding]) -> str:
+    """The verdicts in two sentences: on each trick added alone, and on each one left out."""
+    said = []
+    for begin, first, how in (
+        ("Added to plain training", "add ", "with"),
+        ("Left out of all seven", "no ", "without"),
+    ):
+        groups: dict[str, list[str]] = {"sooner": [], "later": [], "cannot tell": []}
+        for row in rows:
+            if row.arm.startswith(first):
+                groups[verdict(row)].append(row.arm.removeprefix(first))
+        parts = [f"{word} {how} {', '.join(names)}" for word, names in groups.items() if names]
+        said += [f"{begin}: {'; '.join(parts)}."] if parts else []
+    return " ".join(said)
+
+
 def tables(rows: Sequence[Finding]) -> list[str]:
     """As Markdown: what was added, beside plain; what was left out, beside the whole."""
     beside = {against: [r for r in rows if r.against == against] for against in ("plain", "whole")}
@@ -220,10 +236,8 @@ def headline(
         said.append(
             f"Recorded on {hardware_of(found)}, {alone.seeds} paired seeds, seconds of training "
             f"until validation accuracy {target_of(study, found)}:\n"
-            f"  plain training {seconds(plain.train)}, with it "
-            f"{seconds(alone.train)}: {sooner(alone)}\n"
-            f"  all seven {seconds(whole.train)}, without it {seconds(without.train)}: "
-            f"{sooner(without)}"
+            f"  plain training {seconds(plain.train)}, with it {outcome(alone)}\n"
+            f"  all seven {seconds(whole.train)}, without it {outcome(without)}"
         )
     return "\n".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
 
@@ -233,11 +247,14 @@ def hardware_of(found: Found) -> str:
     return record.machine(next(iter(next(iter(found.values())).values())).hardware)
 
 
-def sooner(row: Finding) -> str:
-    """A ratio in words, with its interval."""
-    if not np.isfinite(row.ratio) or row.ratio == 0:
-        return "one of the two never arrives"
-    return f"{row.ratio:.2f} times as soon (95 %: {times(row.low)} to {times(row.high)})"
+def outcome(row: Finding) -> str:
+    """An arm's seconds, and its ratio in words with the interval."""
+    if row.images is None:
+        return f"never: {row.accuracy:.4f} after the most images that were tried"
+    if not np.isfinite(row.ratio):
+        return seconds(row.train)
+    ratio = f"{row.ratio:.2f} times as soon (95 %: {times(row.low)} to {times(row.high)})"
+    return f"{seconds(row.train)}: {ratio}"
 
 
 def as_markdown(table: pd.DataFrame) -> str:
@@ -307,7 +324,7 @@ def page(name: str, study: Study, found: Found) -> str:
     ]
     parts += missing(study, found)
     if rows:
-        parts += [f"![speed-ups with intervals]({name}.png)", *tables(rows)]
+        parts += [summary(rows), f"![speed-ups with intervals]({name}.png)", *tables(rows)]
         parts += [f"![accuracy against seconds]({name}-curves.png)"]
     for arm, tried in study.tuning.items():
         parts += [f"## Tuning: {arm}, {tried['images']:,} images"]
@@ -317,21 +334,33 @@ def page(name: str, study: Study, found: Found) -> str:
 
 
 def figure(rows: Sequence[Finding], title: str) -> Figure:
-    """Speed-ups of added tricks beside the slow-downs of left-out ones, with intervals."""
-    added = {row.arm.removeprefix("add "): row for row in rows if row.against == "plain"}
-    left = {row.arm: row for row in rows if row.against == "whole"}
-    fig, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axes, shown, what in zip(panels, (added, left), ("plain", "all seven"), strict=True):
-        for number, row in enumerate(shown.values()):
-            if np.isfinite(row.high) and row.low > 0:
-                axes.plot([row.low, row.high], [number, number], "k-", lw=2)
-            if np.isfinite(row.ratio) and row.ratio > 0:
-                axes.plot(row.ratio, number, "ko")
+    """Speed-ups of added tricks beside those of what lacks one; arrows go on to "never"."""
+    sides = {"plain": "plain training", "whole": "all seven"}
+    shown = {name: [row for row in rows if row.against == name] for name in sides}
+    shown = {name: some for name, some in shown.items() if some}
+    height = 1.4 + 0.3 * max(map(len, shown.values()))
+    fig, panels = plt.subplots(
+        1, len(shown), figsize=(5 * len(shown), height), layout="constrained", squeeze=False
+    )
+    for axes, (name, some) in zip(panels[0], shown.items(), strict=True):
+        values = np.array([(row.low, row.ratio, row.high) for row in some])
+        finite = [1, *values[np.isfinite(values) & (values > 0)]]
+        left, right = min(finite) / 1.3, max(finite) * 1.3
+        for number, (low, ratio, high) in enumerate(values):
+            if np.isfinite(low):
+                axes.plot([max(low, left), min(high, right)], [number, number], "k-", lw=2)
+            if np.isfinite(ratio) and ratio > 0:
+                axes.plot(ratio, number, "ko")
             else:
-                axes.text(1, number, " never", va="center")
+                beside = min(high, right) if np.isfinite(low) else 1
+                axes.text(beside, number, f"  {times(ratio)}", va="center")
+            for end, edge, arrow in ((low, left, "k<"), (high, right, "k>")):
+                if end in (0, np.inf):
+                    axes.plot(edge, number, arrow, clip_on=False)
         axes.axvline(1, color="black", lw=0.8)
-        axes.set(xscale="log", xlabel=f"times as soon at the target as {what}")
-        axes.set(yticks=range(len(shown)), yticklabels=list(shown))
+        axes.set(xscale="log", xlabel=f"times as soon at the target as {sides[name]}")
+        labels = [row.arm.removeprefix("add ") for row in some]
+        axes.set(xlim=(left, right), yticks=range(len(some)), yticklabels=labels)
         axes.invert_yaxis()
         axes.grid(alpha=0.3, axis="x")
         plain_numbers(axes.xaxis)

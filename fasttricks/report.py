@@ -18,6 +18,7 @@ pd.set_option("display.max_colwidth", None, "display.width", 110)  # tables are 
 Arms = Mapping[str, Sequence[Run]]  # runs that differ in their seed alone, by the arm's name
 STYLES = ("-", "--", ":", "-.")
 MARKS = ("o", "s", "^", "D")
+HATCHES = ("", "//", "..", "xx", "--", "oo", "\\\\")
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73")  # Okabe and Ito: told apart by all eyes
 
 
@@ -39,12 +40,12 @@ def median(values: Sequence[float]) -> float:
 
 
 def interval(
-    values: Sequence[float],  # one a pair of runs
-    middle: Callable = np.mean,  # or np.median
+    values: Sequence,  # one a seed: a number, or one of each arm
+    statistic: Callable = lambda drawn: drawn.mean(1),  # (D, n, ...) to (D,)
 ) -> tuple[float, float]:
-    """The bootstrap's 95 % interval of the middle; of three values it is little but their range."""
-    draws = np.random.default_rng(0).choice(list(values), (10_000, len(values)))
-    low, high = np.quantile(middle(draws, axis=1), (0.025, 0.975))
+    """The bootstrap's 95 % interval; of three means it is little but their range (Efron 1979)."""
+    drawn = np.random.default_rng(0).choice(list(values), (10_000, len(values)))
+    low, high = np.quantile(statistic(drawn), (0.025, 0.975))
     return float(low), float(high)
 
 
@@ -90,20 +91,20 @@ def column(runs: Sequence[Run], reference: Sequence[Run]) -> dict[str, str]:
         "validation accuracy, mean": f"{mean_accuracy(runs):.4f}",
         "lowest and highest": f"{found[0]:.4f} {found[-1]:.4f}",
         "speed-up, train clock": written(speed_up(runs, reference), "-"),
-        "95 % interval of that": ratios(runs, reference),
+        "95 % interval of that": speed_up_interval(runs, reference),
         "speed-up, cold wall": written(speed_up(runs, reference, "wall_seconds"), "-"),
         "processes, precision": f"{runs[0].processes}, {runs[0].precision}",
         "runs": str(len(runs)),
     }
 
 
-def ratios(runs: Sequence[Run], reference: Sequence[Run]) -> str:
-    """The interval of the paired speed-ups, of three pairs or more, both arms at the target."""
+def speed_up_interval(runs: Sequence[Run], reference: Sequence[Run]) -> str:
+    """That of the train clock: pairs are drawn, three or more; both arms must be at the target."""
     if len(runs) < 3 or math.inf in (seconds_to_target(runs), seconds_to_target(reference)):
         return "-"
     pairs = zip(reference, runs, strict=True)
-    found = [slow.train_seconds / fast.train_seconds for slow, fast in pairs]
-    low, high = interval(found, np.median)
+    found = [(slow.train_seconds, fast.train_seconds) for slow, fast in pairs]
+    low, high = interval(found, lambda drawn: np.divide(*np.median(drawn, 1).T))
     return f"{low:.1f} {high:.1f}"
 
 
@@ -261,7 +262,7 @@ def shares(
                 width,
                 left=left,
                 color=str(0.95 - 0.6 * (number % 2)),
-                hatch=("", "", "//", "..", "xx")[number % 5],
+                hatch=HATCHES[number % len(HATCHES)],
                 edgecolor="black",
                 label=name if row == 0 else None,
             )

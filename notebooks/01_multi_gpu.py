@@ -61,13 +61,16 @@ devices = max(2, Distributed().count())
 budget, devices
 
 # %% [markdown]
-# Here is the card of the trick, straight from the top of its file. Come back to it at the end.
+# First, what a recorded study found of this trick. Then its card, straight from the top of its file. Come
+# back to both at the end.
 
 # %%
 from IPython.display import Markdown
 
+from fasttricks.findings import headline
 from fasttricks.tricks import distributed
 
+print(headline("distributed"))
 Markdown(distributed.__doc__)
 
 # %% [markdown]

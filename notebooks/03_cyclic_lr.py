@@ -57,13 +57,16 @@ budget, data = choose_budget(), load()
 budget
 
 # %% [markdown]
-# Here is the card of the trick, straight from the top of its file. Come back to it at the end.
+# First, what a recorded study found of this trick. Then its card, straight from the top of its file. Come
+# back to both at the end.
 
 # %%
 from IPython.display import Markdown
 
+from fasttricks.findings import headline
 from fasttricks.tricks import cyclic
 
+print(headline("cyclic"))
 Markdown(cyclic.__doc__)
 
 # %% [markdown]

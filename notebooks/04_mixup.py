@@ -59,13 +59,16 @@ data = load().to(BASELINE.world.device(), budget.image_size)
 budget
 
 # %% [markdown]
-# Here is the card of the trick, straight from the top of its file. Come back to it at the end.
+# First, what a recorded study found of this trick. Then its card, straight from the top of its file. Come
+# back to both at the end.
 
 # %%
 from IPython.display import Markdown
 
+from fasttricks.findings import headline
 from fasttricks.tricks import mixup
 
+print(headline("mixup"))
 Markdown(mixup.__doc__)
 
 # %% [markdown]

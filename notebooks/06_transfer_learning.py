@@ -63,13 +63,16 @@ quarter = budget.images // 4
 budget
 
 # %% [markdown]
-# Here is the card of the trick, straight from the top of its file. Come back to it at the end.
+# First, what a recorded study found of this trick. Then its card, straight from the top of its file. Come
+# back to both at the end.
 
 # %%
 from IPython.display import Markdown
 
+from fasttricks.findings import headline
 from fasttricks.tricks import transfer
 
+print(headline("transfer"))
 Markdown(transfer.__doc__)
 
 # %% [markdown]

@@ -64,13 +64,16 @@ here = data.to(device, budget.image_size)
 
 
 # %% [markdown]
-# Here is the card of the trick, straight from the top of its file. Come back to it at the end.
+# First, what a recorded study found of this trick. Then its card, straight from the top of its file. Come
+# back to both at the end.
 
 # %%
 from IPython.display import Markdown
 
+from fasttricks.findings import headline
 from fasttricks.tricks import precision
 
+print(headline("precision"))
 Markdown(precision.__doc__)
 
 # %% [markdown]

@@ -137,7 +137,7 @@ for seed in range(budget.seeds):
 #
 # An arm is at the target when the *mean* of its final accuracies is. Its seconds are the median of its
 # runs, and *never* where the target was missed. A speed-up divides the seconds of *plain* by those of the
-# arm, and its interval is that of the ratios seed by seed (chapter 0). The weights that transfer learning
+# arm, and its interval comes from drawing seeds again and again (chapter 0). The weights that transfer learning
 # starts from were made beforehand, once for every run that will ever use them. What that took stands above
 # the table.
 
@@ -511,25 +511,26 @@ check("capstone", 1, leave_one_out)
 #
 # </details>
 #
-# **Exercise 2.** Two arms ran with the same seeds. From their seconds, return the median of the paired
-# speed-ups.
+# **Exercise 2.** The interval of a speed-up comes from many draws. Write one. `slow` and `fast` are the
+# seconds of two arms, by seed, and `seeds` says which seeds were drawn, `[2, 2, 0]` for example. Return the
+# speed-up of the runs that were drawn.
 
 
 # %%
-def ratio(slow, fast):
+def drawn_speed_up(slow, fast, seeds):
     raise NotImplementedError
 
 
-check("capstone", 2, ratio)
+check("capstone", 2, drawn_speed_up)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
 # ```python
-# def ratio(slow, fast):
-#     import statistics
+# def drawn_speed_up(slow, fast, seeds):
+#     from statistics import median
 #
-#     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+#     return median(slow[seed] for seed in seeds) / median(fast[seed] for seed in seeds)
 # ```
 #
 # </details>

@@ -19,8 +19,10 @@ from fasttricks.findings import (
     figure,
     findings,
     headline,
+    outcome,
     page,
     studies,
+    summary,
     verdict,
 )
 from fasttricks.record import write_json
@@ -118,6 +120,30 @@ def test_records_to_a_sentence(recorded, monkeypatch):
     assert "No study" in headline("cyclic")
 
 
+def test_the_summary_sorts_by_verdict():
+    fast, never = arm([100], [[0.9] * 3], [1]), arm([100], [[0.1] * 3], [3])
+    rows = [
+        compare(name, one, against, PLAIN, 0.85)
+        for name, one, against in (
+            ("plain", PLAIN, "plain"),
+            ("add mixup", fast, "plain"),
+            ("add cyclic", never, "plain"),
+            ("no mixup", PLAIN, "whole"),
+        )
+    ]
+    assert summary(rows) == (
+        "Added to plain training: sooner with mixup; later with cyclic. "
+        "Left out of all seven: cannot tell without mixup."
+    )
+
+
+def test_the_headline_says_never():
+    never = arm([100], [[0.1] * 3], [3])
+    lacking = compare("no mixup", never, "whole", PLAIN, 0.85)
+    assert outcome(lacking) == "never: 0.1000 after the most images that were tried"
+    assert outcome(compare("add mixup", PLAIN, "plain", never, 0.85)) == "20.00"
+
+
 def test_the_report_is_the_same_for_the_same_records(recorded, tmp_path, capsys):
     study, *_ = recorded
     assert main(["report", "--results", str(tmp_path)]) == 0
@@ -167,3 +193,15 @@ def test_the_figure_draws_each_ratio_and_its_interval(recorded):
     dot = right.lines[1].get_xdata()[0]
     assert dot == next(row.ratio for row in rows if row.arm == "no mixup")
     plt.close(drawn)
+
+
+def test_an_interval_that_reaches_never_runs_to_the_edge():
+    wavering = arm([100, 200], [[0.7] * 3, [0.95, 0.95, 0.65]], [1, 2])
+    row = compare("add mixup", wavering, "plain", PLAIN, 0.85)
+    assert (row.low, row.ratio) == (0, 10)
+    (axes,) = figure([row], "test").axes
+    line, dot, arrow = axes.lines[:3]
+    left = axes.get_xlim()[0]
+    assert line.get_xdata()[0] == left == arrow.get_xdata()[0] < dot.get_xdata()[0]
+    assert arrow.get_marker() == "<"
+    plt.close("all")

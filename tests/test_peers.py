@@ -32,6 +32,7 @@ def file(tmp_path):
 study = "tiny"
 seeds = 2
 ratio = 2.0
+workers = 0
 [ours]
 plain = 1024
 whole = 512
@@ -99,7 +100,7 @@ def test_tuned_then_searched_then_written(study, file, results, made, monkeypatc
     assert "| 512 |" in rows["| fastai_one_cycle"]
     assert "| 1,024 |" in rows["| plain_loop"]
     whole = min(trial.images for trial in made if trial.arm == "whole") / 1000
-    assert f"| {1024 / 500 / whole:.2f} times |" in rows["| plain_loop"]
+    assert f"| {1024 / 500 / whole:.2f} |" in rows["| plain_loop"]
     count = len(made)
     (results / "peers-tiny" / "plain_loop" / "1024-1.json").unlink()
     assert study.measure(file, results, hours=1)

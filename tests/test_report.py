@@ -22,6 +22,7 @@ from fasttricks.report import (
     seconds_to_target,
     show,
     speed_up,
+    speed_up_interval,
     table,
     tally,
 )
@@ -124,6 +125,18 @@ def test_interval_is_the_bootstraps():
     every = np.array(list(product(values, repeat=5))).mean(1)
     assert interval(values) == pytest.approx(np.quantile(every, [0.025, 0.975]), abs=0.1)
     assert interval([3.0]) == (3.0, 3.0)
+
+
+def test_the_interval_of_a_speed_up_draws_pairs(run):
+    """Held against every resample there is: 3 to the power of 3."""
+    slow, fast = np.array([40.0, 44.0, 39.0]), np.array([5.0, 4.0, 4.5])
+    every = [
+        np.median(slow[list(p)]) / np.median(fast[list(p)]) for p in product(range(3), repeat=3)
+    ]
+    low, high = np.quantile(every, [0.025, 0.975])
+    arms = arm(run, [0.9] * 3, fast), arm(run, [0.9] * 3, slow)
+    assert speed_up_interval(*arms) == f"{low:.1f} {high:.1f}"
+    assert speed_up_interval(arms[0][:2], arms[1][:2]) == "-", "two pairs say too little"
 
 
 def test_bars_draw_means_and_every_value():

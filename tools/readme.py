@@ -7,7 +7,7 @@ import nbformat
 from execute import ROOT, pictures, texts
 
 from fasttricks.bench import target_of
-from fasttricks.findings import findings, hardware_of, missing, studies, tables
+from fasttricks.findings import findings, hardware_of, missing, studies, summary, tables
 
 FIGURE = ROOT / "notebooks" / "images" / "capstone.png"
 RESULTS = ROOT / "data" / "results"
@@ -25,15 +25,16 @@ def study(results: Path = RESULTS) -> str:
     parts = []
     for name, (declared, found) in studies(results).items():
         where = results.relative_to(ROOT)
-        runs = sum(map(len, found.values()))
+        runs, rows = sum(map(len, found.values())), findings(declared, found)
         parts += [
             f"On {hardware_of(found)}, {runs} runs, {declared.seeds} paired seeds. The target, a "
             f"validation accuracy of {target_of(declared, found)}, is the median of "
             f"{declared.target_seeds} seeds of tuned plain training. "
             f"[All runs]({where}/{name}.md).",
             *missing(declared, found),
+            summary(rows),
             f"![what each trick is worth]({where}/{name}.png)",
-            *tables(findings(declared, found)),
+            *tables(rows),
         ]
     return "\n" + "\n\n".join(parts) + "\n\n"
 

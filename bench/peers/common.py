@@ -21,7 +21,6 @@ from fasttricks import budget, load, models, record
 from fasttricks.data import Split
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-WORKERS = 2  # of the training DataLoader
 
 
 class Clothes(Dataset):
@@ -79,7 +78,7 @@ def main(fit: Callable[[Task], None], package: str) -> None:
     for name, kind in (("images", int), ("batch", int), ("lr", float), ("seed", int)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     parser.add_argument("--budget", choices=budget.BUDGETS, default="cpu")
-    parser.add_argument("--workers", type=int, default=WORKERS)
+    parser.add_argument("--workers", type=int, default=0, help="of the training DataLoader")
     parser.add_argument("--started", type=float, default=time.time(), help="seconds since 1970")
     options = parser.parse_args()
     torch.manual_seed(options.seed)

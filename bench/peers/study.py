@@ -35,7 +35,7 @@ from fasttricks.bench import (
     target_of,
     whole_batches,
 )
-from fasttricks.findings import arm_of, as_markdown, compare
+from fasttricks.findings import arm_of, as_markdown, compare, seconds, times
 from fasttricks.record import SCHEMA, machine, write_json
 
 HERE = Path(__file__).parent
@@ -66,6 +66,7 @@ class Study:
     study: str
     seeds: int
     ratio: float
+    workers: int  # of a peer's training DataLoader
     ours: dict[str, int]
     tuning: dict[str, Any]
     peers: dict[str, int]
@@ -191,7 +192,7 @@ def run(trial: Trial, study: Study, budget: str, target: float) -> Run | PeerRun
     lr, batch = trial.setting
     peer = next(peer for peer in study.peers if peer in trial.arm)
     words = {"images": trial.images, "batch": batch, "lr": lr, "seed": trial.seed,
-             "budget": budget, "started": time.time()}  # fmt: skip
+             "workers": study.workers, "budget": budget, "started": time.time()}  # fmt: skip
     done = subprocess.run(
         [sys.executable, str(HERE / f"{peer}.py"), *(f"--{k}={v}" for k, v in words.items())],
         capture_output=True,
@@ -207,17 +208,17 @@ def measure(file: Path, results: Path, hours: float) -> bool:
     study = read(file)
     budget, target = goal(study, results)
     folder, end = results / folder_of(study), time.monotonic() + 3600 * hours
-    found, seconds = read_records(folder, parse), {}
+    found, pace = read_records(folder, parse), {}
     while todo := list(trials(study, found, target)):
         for number, trial in enumerate(todo, 1):
             kind = next(name for name in (*study.ours, *study.peers) if name in trial.arm)
-            if time.monotonic() + seconds.get(kind, 30e-6) * trial.images > end:
+            if time.monotonic() + pace.get(kind, 30e-6) * trial.images > end:
                 print(
                     f"Stopped in time; {len(todo) - number + 1} run(s) of this round are missing."
                 )
                 return False
             made = run(trial, study, budget, target)
-            seconds[kind] = made.wall_seconds / trial.images
+            pace[kind] = made.wall_seconds / trial.images
             print(
                 f"{number} of {len(todo)}: {trial.arm}, {trial.images:,} images, "
                 f"seed {trial.seed}: {made.val_accuracy:.4f} in {made.train_seconds:.1f} s",
@@ -245,15 +246,17 @@ def goal(study: Study, results: Path) -> tuple[str, float]:
     return declared.budget, target
 
 
-def page(study: Study, found: Found, target: float) -> str:
-    """What the records say, as Markdown; the same for the same records."""
+def compared(study: Study, found: Found, target: float) -> pd.DataFrame:
+    """A row an arm whose search is done, as text; empty until that of the whole is."""
     missing, best = tune(study, found)
     search, rows = begin(study, best), []
-    whole = arm_of(search, found, "whole")
-    for name in search.arms:
-        arm = arm_of(search, found, name)
-        if arm is None or whole is None:
-            continue
+    done = [
+        arm
+        for arm in search.arms
+        if not (missing and arm in best) and stands(search, arm, found, target)[1]
+    ]
+    for name in done if "whole" in done else ():
+        arm, whole = arm_of(search, found, name), arm_of(search, found, "whole")
         own, beside = (
             compare(name, arm, name, arm, target),
             compare("whole", whole, name, arm, target),
@@ -263,11 +266,29 @@ def page(study: Study, found: Found, target: float) -> str:
             "arm": name, "rate": lr, "batch": batch,
             "images": f"{own.images:,}" if own.images else "never",
             "mean accuracy": f"{own.accuracy:.4f}",
-            "train s": f"{own.train:.2f}", "wall s": f"{own.wall:.2f}",
-            "the whole is sooner": f"{beside.ratio:.2f} times",
-            "95 %": f"{beside.low:.2f} to {beside.high:.2f}",
-            "cold wall": f"{beside.wall_ratio:.2f} times",
+            "train s": seconds(own.train), "cold wall s": seconds(own.wall),
+            "times as soon is the whole": times(beside.ratio),
+            "95 %": f"{times(beside.low)} to {times(beside.high)}",
+            "by cold wall": times(beside.wall_ratio),
         })  # fmt: skip
+    columns = list(rows[0]) if rows else ["arm"]
+    return pd.DataFrame(rows, columns=columns).set_index("arm")
+
+
+def unknown(study: Study, found: Found, target: float) -> list[str]:
+    """What a study that was stopped cannot say yet, a sentence each."""
+    tuning, rows = len(tune(study, found)[0]), compared(study, found, target).index
+    absent = [arm for arm in (*study.ours, *study.peers) if arm not in rows]
+    said = [f"{tuning} runs of the tuning are missing."] if tuning else []
+    said += [f"Not found yet: {', '.join(absent)}."] if absent else []
+    if not any(arm.startswith(f"{LAST} ") for arm, _ in found):
+        said += ["The last round, in which all arms take turns, is missing."]
+    return said
+
+
+def page(study: Study, found: Found, target: float) -> str:
+    """What the records say, as Markdown; the same for the same records."""
+    rows = compared(study, found, target)
     tuned = [
         {"peer": peer, "rate": lr, "batch": batch, "mean accuracy": f"{mean(scores):.4f}"}
         for peer in study.peers
@@ -275,15 +296,18 @@ def page(study: Study, found: Found, target: float) -> str:
         if (scores := [run.val_accuracy for (arm, _), runs in found.items()
                        for run in runs.values() if arm == f"tune {peer} {lr:g} {batch}"])
     ]  # fmt: skip
-    one = next(iter(next(iter(found.values())).values()))
+    one = next(run for runs in found.values() for run in runs.values() if isinstance(run, PeerRun))
+    packages = {name: number for runs in found.values() for run in runs.values()
+                for name, number in run.versions.items()}  # fmt: skip
     parts = [
         "# Peers",
         f"Seconds to validation accuracy {target}, {machine(one.hardware)}, n = {study.seeds} "
         "paired seeds, in turns, each run in a fresh process. Ratios are of the train clock, "
-        "the last column's of the cold wall. Written by `bench/peers/study.py --report` from the "
-        "records.",
-        *([f"{len(missing)} tuning runs are missing."] if missing else []),
-        *([as_markdown(pd.DataFrame(rows).set_index("arm"))] if rows else []),
+        "the last column's of the cold wall. "
+        f"{', '.join(f'{name} {number}' for name, number in sorted(packages.items()))}. "
+        "Written by `bench/peers/study.py --report` from the records.",
+        *unknown(study, found, target),
+        *([as_markdown(rows)] if len(rows) else []),
         "## Tuning",
         as_markdown(pd.DataFrame(tuned).set_index("peer")),
     ]

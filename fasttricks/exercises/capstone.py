@@ -28,15 +28,22 @@ def exercise_1(leave_one_out: Callable[[Recipe], dict[str, Recipe]]) -> Tries:
     yield "it must work for a recipe of two tricks too", list(two) == ["mixup", "smoothing"]
 
 
-def exercise_2(ratio: Callable[[Sequence[float], Sequence[float]], float]) -> Tries:
-    """The median of the paired speed-ups."""
-    yield "twice as fast at every seed is 2", ratio([2, 4, 6], [1, 2, 3]) == 2
-    yield "slow seconds over fast seconds, not the other way round", ratio([9], [3]) == 3
+def exercise_2(drawn: Callable[[Sequence[float], Sequence[float], Sequence[int]], float]) -> Tries:
+    """The speed-up of the seeds that one draw of the bootstrap has picked."""
+    yield "half the seconds at every seed is 2", drawn([2, 4, 6], [1, 2, 3], [0, 1, 2]) == 2
+    yield "slow seconds over fast seconds, not the other way round", drawn([9], [3], [0]) == 3
     yield (
-        "pair first, then take the median: runs of one seed belong together",
-        ratio([10, 20, 60], [10, 5, 20]) == 3,
+        "a seed that is drawn twice counts twice, one that is not drawn counts nothing",
+        drawn([10, 20, 60], [1, 1, 1], [2, 2, 0]) == 60,
     )
-    yield "take the median of the ratios, not their mean", ratio([1, 2, 90], [1, 1, 1]) == 2
+    yield (
+        "draw the same seeds from both arms: their runs are pairs",
+        drawn([10, 20, 60], [10, 5, 20], [0, 0, 1]) == 1,
+    )
+    yield (
+        "divide the median of the slow by the median of the fast, not run by run",
+        drawn([10, 20, 60], [10, 1, 20], [0, 1, 2]) == 2,
+    )
 
 
 def exercise_3(cutout: Callable[[int], Trick]) -> Tries:

@@ -44,8 +44,10 @@ WRONG = {
         },
     ],
     2: [
-        lambda slow, fast: statistics.median(slow) / statistics.median(fast),
-        lambda slow, fast: statistics.mean(a / b for a, b in zip(slow, fast, strict=True)),
+        lambda slow, fast, seeds: statistics.median(slow[s] / fast[s] for s in seeds),
+        lambda slow, fast, seeds: (
+            statistics.median(slow[s] for s in seeds) / statistics.median(fast)
+        ),
     ],
     3: [InPlace, Corner],
 }
