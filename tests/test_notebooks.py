@@ -184,6 +184,13 @@ def test_every_published_figure_follows_from_the_records(monkeypatch):
         assert f"{name}.png" in shown
         for kind in ("", "-curves"):
             assert (readme.RESULTS / f"{name}{kind}.png").stat().st_size > 1000
+    assert readme.peers() in shown
+    for file in readme.PEERS.glob("*.toml"):
+        declared, name = readme.beside.read(file), f"peers-{file.stem}"
+        found = readme.read_records(readme.RESULTS / name, readme.beside.parse)
+        target = readme.beside.goal(declared, readme.RESULTS)[1]
+        made = readme.beside.page(declared, found, target)
+        assert (readme.RESULTS / f"{name}.md").read_text() == made
     one = next(iter(recorded.values()))[1]
     for (arm, _), runs in one.items():
         if arm.endswith("plain"):  # the last round too

@@ -1,16 +1,35 @@
 """Put the capstone's table and the findings of studies into the README."""
 
 import re
+import sys
 from pathlib import Path
 
 import nbformat
 from execute import ROOT, pictures, texts
 
-from fasttricks.bench import target_of
-from fasttricks.findings import findings, hardware_of, missing, studies, summary, tables
+from fasttricks.bench import read_records, target_of
+from fasttricks.findings import (
+    as_markdown,
+    findings,
+    hardware_of,
+    missing,
+    studies,
+    summary,
+    tables,
+)
+
+PEERS = ROOT / "bench" / "peers"
+sys.path.append(str(PEERS))
+import study as beside  # noqa: E402
 
 FIGURE = ROOT / "notebooks" / "images" / "capstone.png"
 RESULTS = ROOT / "data" / "results"
+BESIDE = """## Beside other libraries
+
+The same model, split and target, each library used as its own pages say, and tuned over as many
+settings as plain training; see [`bench/peers`](bench/peers/README.md). The last three columns say
+how many times as soon *whole* is. It alone starts from the letters weights, whose making is on no
+clock; the others start from nothing."""
 
 
 def capstone(notebook: nbformat.NotebookNode) -> str:
@@ -39,6 +58,25 @@ def study(results: Path = RESULTS) -> str:
     return "\n" + "\n\n".join(parts) + "\n\n"
 
 
+def peers(results: Path = RESULTS) -> str:
+    """The README's part between the marks of the peers: a table for each study that found some."""
+    parts = []
+    for file in sorted(PEERS.glob("*.toml")):
+        declared = beside.read(file)
+        name = beside.folder_of(declared)
+        found = read_records(results / name, beside.parse)
+        target = beside.goal(declared, results)[1]
+        rows = beside.compared(declared, found, target)
+        if len(rows):
+            parts += [
+                f"To validation accuracy {target}, {declared.seeds} paired seeds, on "
+                f"{hardware_of(found)}. [All settings]({results.relative_to(ROOT)}/{name}.md).",
+                *beside.unknown(declared, found, target),
+                as_markdown(rows),
+            ]
+    return "\n" + "\n\n".join([BESIDE, *parts]) + "\n\n" if parts else ""
+
+
 def figure(notebook: nbformat.NotebookNode) -> bytes:
     """The figure of the cell tagged `figure`, PNG."""
     tagged = [cell for cell in notebook.cells if "figure" in cell.metadata.get("tags", ())]
@@ -57,7 +95,7 @@ def main(readme: Path = ROOT / "README.md") -> None:
     FIGURE.parent.mkdir(exist_ok=True)
     FIGURE.write_bytes(figure(notebook))
     text = put(readme.read_text(), "capstone", capstone(notebook))
-    readme.write_text(put(text, "study", study()))
+    readme.write_text(put(put(text, "study", study()), "peers", peers()))
 
 
 if __name__ == "__main__":
