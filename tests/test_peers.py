@@ -41,6 +41,7 @@ lr = { others = [1e-3, 2e-3] }
 batch = [64, 128]
 images = { others = 256 }
 seeds = 1
+slack = 0.01
 [peers]
 fastai_one_cycle = 512
 plain_loop = 512
@@ -109,6 +110,18 @@ def test_tuned_then_searched_then_written(study, file, results, made, monkeypatc
     monkeypatch.setattr(sys, "argv", ["study.py", str(file), "--results", str(results), "--report"])
     assert study.main() == 0
     assert (results / "peers-tiny.md").read_text() == text
+
+
+def test_of_equally_accurate_settings_the_fastest_is_taken(study, file):
+    declared, found = study.read(file), {}
+    settings = {(1e-3, 64): (0.868, 9), (1e-3, 128): (0.861, 5), (2e-3, 64): (0.869, 12)}
+    for peer in declared.peers:
+        for (lr, batch), (accuracy, seconds) in settings.items():
+            made = study.PeerRun(peer, lr, batch, 256, 0, seconds, seconds + 3, accuracy, {}, {})
+            found[f"tune {peer} {lr:g} {batch}", 256] = {0: made}
+    assert study.tune(declared, found)[1] == dict.fromkeys(declared.peers, (1e-3, 128))
+    found["tune plain_loop 0.001 128", 256][0] = replace(made, val_accuracy=0.858)
+    assert study.tune(declared, found)[1]["plain_loop"] == (1e-3, 64)
 
 
 def test_wrong_input_is_one_sentence(study, file, results, made, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import pandas as pd
@@ -138,10 +138,13 @@ def read(file: Path) -> Study:
 
 
 def tune(study: Study, found: Found) -> tuple[list[Trial], dict[str, tuple[float, int]]]:
-    """The tuning's missing runs, and each peer's best rate and batch so far."""
+    """The tuning's missing runs, and each peer's best rate and batch so far.
+
+    The best is the fastest of those whose mean accuracy is as good as the highest, but for `slack`.
+    """
     todo, best = [], {}
     for peer in study.peers:
-        scores = {}
+        scores, clock = {}, {}
         for lr, batch in study.settings(peer):
             arm, images = (
                 f"tune {peer} {lr:g} {batch}",
@@ -150,8 +153,12 @@ def tune(study: Study, found: Found) -> tuple[list[Trial], dict[str, tuple[float
             runs = found.get((arm, images), {})
             seeds = range(study.tuning["seeds"])
             todo += [Trial(arm, images, s, (lr, batch)) for s in seeds if s not in runs]
-            scores[lr, batch] = mean(run.val_accuracy for run in runs.values()) if runs else 0.0
-        best[peer] = max(scores, key=scores.get)
+            if runs:
+                scores[lr, batch] = mean(run.val_accuracy for run in runs.values())
+                clock[lr, batch] = median(run.train_seconds for run in runs.values())
+        floor = max(scores.values(), default=0) - study.tuning["slack"]
+        near = [setting for setting, score in scores.items() if score >= floor]
+        best[peer] = min(near, key=clock.get) if near else study.settings(peer)[0]
     return sorted(todo, key=lambda trial: trial.seed), best
 
 
