@@ -26,6 +26,7 @@ from .bench import (
     read_study,
     stands,
     target_of,
+    trials,
     tuning_arms,
     whole_batches,
 )
@@ -296,10 +297,10 @@ def missing(study: Study, found: Found) -> list[str]:
     """What a study that was stopped cannot say yet, a sentence each."""
     absent = sorted(set(study.arms) - {row.arm for row in findings(study, found)})
     said = [f"Not found yet: {', '.join(absent)}."] if absent else []
-    if not any(arm.startswith(f"{LAST} ") for arm, _ in found):
+    if next(trials(study, found), None):
         said += [
-            "The study is not finished: its last round, in which all arms take turns, is missing, "
-            "and seconds are of runs at different times."
+            "The study is not finished: until its last round, in which all arms take turns, is "
+            "complete, seconds are of runs at different times."
         ]
     return said
 

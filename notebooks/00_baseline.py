@@ -447,10 +447,10 @@ lowest, highest = apart
 holds(lowest <= 1 / 2 and highest >= 5, "of five pairs, it spans the lowest and the highest ratio")
 
 # %% [markdown]
-# So with five pairs or fewer, the interval is at least as wide as all that was seen. But few pairs can agree by chance:
-# if a trick does nothing, three pairs fall on one side of 1 as often as three coins fall alike, one time
-# in four; five pairs, one time in sixteen. Therefore look at the size, too. A gain many times as large as
-# the spread is hardly luck. A small one needs more seeds.
+# So with five pairs or fewer, the interval is at least as wide as all that was seen. But few pairs can
+# agree by chance: if a trick does nothing, three pairs fall on one side of 1 as often as three coins fall
+# alike, one time in four; five pairs, one time in sixteen. Therefore look at the size, too. A gain many
+# times as large as the spread is hardly luck. A small one needs more seeds.
 #
 # ## Questions
 #

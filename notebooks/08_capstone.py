@@ -137,9 +137,9 @@ for seed in range(budget.seeds):
 #
 # An arm is at the target when the *mean* of its final accuracies is. Its seconds are the median of its
 # runs, and *never* where the target was missed. A speed-up divides the seconds of *plain* by those of the
-# arm, and its interval comes from drawing seeds again and again (chapter 0). The weights that transfer learning
-# starts from were made beforehand, once for every run that will ever use them. What that took stands above
-# the table.
+# arm, and its interval comes from drawing seeds again and again (chapter 0). The weights that transfer
+# learning starts from were made beforehand, once for every run that will ever use them. What that took
+# stands above the table.
 
 # %% tags=["result"]
 print(caption(arms["plain"][0]))

@@ -19,6 +19,7 @@ from fasttricks.findings import (
     figure,
     findings,
     headline,
+    missing,
     outcome,
     page,
     studies,
@@ -58,6 +59,19 @@ def test_the_last_round_says_what_an_image_costs(recorded):
     calibrated = arm_of(study, {**found, ("last plain", 2 * most): last}, "plain")
     assert calibrated.train[-1].tolist() == [5, 6], "half as many images as in the last round"
     assert calibrated.wall[-1].tolist() == [10, 11]
+
+
+def test_a_last_round_that_has_only_begun_is_called_missing(recorded):
+    study, found, _ = recorded
+    begun = {**found, ("last plain", 128): found["plain", study.rung("plain", 0)]}
+    assert "last round" in missing(study, begun)[-1]
+    complete, runs = studies()["cpu"]
+    assert missing(complete, runs) == [], "that of the repository is finished"
+    seeds = dict(runs[("last plain", BUDGETS["cpu"].plain)])
+    del seeds[4]
+    assert (
+        "last round" in missing(complete, {**runs, ("last plain", BUDGETS["cpu"].plain): seeds})[0]
+    )
 
 
 def test_never_is_infinite_and_is_kept():

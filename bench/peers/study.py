@@ -288,8 +288,8 @@ def unknown(study: Study, found: Found, target: float) -> list[str]:
     absent = [arm for arm in (*study.ours, *study.peers) if arm not in rows]
     said = [f"{tuning} runs of the tuning are missing."] if tuning else []
     said += [f"Not found yet: {', '.join(absent)}."] if absent else []
-    if not any(arm.startswith(f"{LAST} ") for arm, _ in found):
-        said += ["The last round, in which all arms take turns, is missing."]
+    if next(trials(study, found, target), None):
+        said += ["The last round, in which all arms take turns, is not complete."]
     return said
 
 
