@@ -152,7 +152,9 @@ def findings(
 
 
 def verdict(finding: Finding) -> str:
-    """What the interval allows to say."""
+    """What the interval allows to say; nothing of an arm beside itself."""
+    if finding.arm == finding.against:
+        return "-"
     if finding.low > 1:
         return "sooner"
     return "later" if finding.high < 1 else "cannot tell"
@@ -163,11 +165,14 @@ def seconds(value: float) -> str:
     return f"{value:.2f}" if value < np.inf else "never"
 
 
-def times(ratio: float) -> str:
+def times(
+    ratio: float,
+    alone: str = "only this",  # said where the other never arrives
+) -> str:
     """Two decimals, or words where one of the two never arrives."""
     if ratio == 0 or np.isnan(ratio):
         return "never"
-    return f"{ratio:.2f}" if ratio < np.inf else "only this"
+    return f"{ratio:.2f}" if ratio < np.inf else alone
 
 
 def as_table(

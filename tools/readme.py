@@ -27,9 +27,11 @@ RESULTS = ROOT / "data" / "results"
 BESIDE = """## Beside other libraries
 
 The same model, split and target, each library used as its own pages say, and tuned over as many
-settings as plain training; see [`bench/peers`](bench/peers/README.md). The last three columns say
-how many times as soon *whole* is. It alone starts from the letters weights, whose making is on no
-clock; the others start from nothing."""
+settings as plain training; see [`bench/peers`](bench/peers/README.md). *plain* and *plain_loop* are
+one recipe: they differ in how images are loaded, and in the batch that tuning chose. The last three
+columns say how many times as soon *whole* is at the target; *only whole*, that the other may never
+be. *whole* alone starts from the letters weights, whose making is on no clock; the others start
+from nothing."""
 
 
 def capstone(notebook: nbformat.NotebookNode) -> str:

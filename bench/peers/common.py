@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 import torch
+from timm.utils import random_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import v2
@@ -81,7 +82,7 @@ def main(fit: Callable[[Task], None], package: str) -> None:
     parser.add_argument("--workers", type=int, default=0, help="of the training DataLoader")
     parser.add_argument("--started", type=float, default=time.time(), help="seconds since 1970")
     options = parser.parse_args()
-    torch.manual_seed(options.seed)
+    random_seed(options.seed)  # timm's mixup draws from numpy
     said, sys.stdout = sys.stdout, sys.stderr  # what libraries print is not the answer
     task = Task(options)
     begun = time.perf_counter()

@@ -268,15 +268,17 @@ def compared(study: Study, found: Found, target: float) -> pd.DataFrame:
             compare(name, arm, name, arm, target),
             compare("whole", whole, name, arm, target),
         )
+        low, ratio, high, by_wall = (
+            times(value, alone="only whole")
+            for value in (beside.low, beside.ratio, beside.high, beside.wall_ratio)
+        )
         lr, batch = best.get(name, ("", ""))
         rows.append({
             "arm": name, "rate": lr, "batch": batch,
             "images": f"{own.images:,}" if own.images else "never",
             "mean accuracy": f"{own.accuracy:.4f}",
             "train s": seconds(own.train), "cold wall s": seconds(own.wall),
-            "times as soon is the whole": times(beside.ratio),
-            "95 %": f"{times(beside.low)} to {times(beside.high)}",
-            "by cold wall": times(beside.wall_ratio),
+            "whole: times as soon": ratio, "95 %": f"{low} to {high}", "by cold wall": by_wall,
         })  # fmt: skip
     columns = list(rows[0]) if rows else ["arm"]
     return pd.DataFrame(rows, columns=columns).set_index("arm")
