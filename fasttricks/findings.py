@@ -65,6 +65,7 @@ class Finding:
     arm: str
     against: str
     images: int | None  # of the smallest rung that reaches; None for never
+    tried: int  # the most images of any rung
     accuracy: float  # mean at that rung, or at the last one
     reached: int  # runs that ended at the target there
     seeds: int
@@ -123,6 +124,7 @@ def compare(name: str, arm: Arm, against: str, other: Arm, target: float) -> Fin
         arm=name,
         against=against,
         images=int(arm.images[rung]) if reaches.any() else None,
+        tried=int(arm.images[-1]),
         accuracy=float(arm.accuracy[rung].mean()),
         reached=int((arm.accuracy[rung] >= target).sum()),
         seeds=seeds,
@@ -183,7 +185,7 @@ def as_table(
         [
             {
                 "arm": row.arm,
-                "images": f"{row.images:,}" if row.images else "never",
+                "images": f"{row.images:,}" if row.images else f"over {row.tried:,}",
                 "mean accuracy": f"{row.accuracy:.4f}",
                 "runs at target": f"{row.reached} of {row.seeds}",
                 "train s": seconds(row.train),
@@ -314,7 +316,8 @@ def page(name: str, study: Study, found: Found) -> str:
     """Everything that a study says, as Markdown; the same for the same records."""
     runs = [run for some in found.values() for run in some.values()]
     first, target = min(runs, key=lambda run: run.started), target_of(study, found)
-    versions = ", ".join(f"{package} {number}" for package, number in first.versions.items())
+    known = {package: n for package, n in first.versions.items() if n != record.ABSENT}
+    versions = ", ".join(f"{package} {number}" for package, number in known.items())
     rows = findings(study, found)
     parts = [
         f"# Study `{name}`",
@@ -365,8 +368,8 @@ def figure(rows: Sequence[Finding], title: str) -> Figure:
                     axes.plot(edge, number, arrow, clip_on=False)
         axes.axvline(1, color="black", lw=0.8)
         axes.set(xscale="log", xlabel=f"times as soon at the target as {sides[name]}")
-        labels = [row.arm.removeprefix("add ") for row in some]
-        axes.set(xlim=(left, right), yticks=range(len(some)), yticklabels=labels)
+        axes.set(xlim=(left, right), yticks=range(len(some)))
+        axes.set_yticklabels([row.arm for row in some])
         axes.invert_yaxis()
         axes.grid(alpha=0.3, axis="x")
         plain_numbers(axes.xaxis)
@@ -390,7 +393,7 @@ def curves(study: Study, found: Found, title: str) -> Figure:
     if target is not None:
         axes.axhline(target, color="grey", lw=0.8, label=f"target {target}")
     axes.set(xscale="log", xlabel="train clock, seconds (log scale)")
-    axes.set(ylabel="validation accuracy at the end", title=title)
+    axes.set(ylabel="final validation accuracy:\nmean, lowest, highest seed", title=title)
     plain_numbers(axes.xaxis)
     axes.legend()
     axes.grid(alpha=0.3)
@@ -403,7 +406,8 @@ def write_report(results: Path = ROOT / "results") -> list[Path]:
     for name, (study, found) in studies(results).items():
         rows, title = (
             findings(study, found),
-            f"{hardware_of(found)}, n = {study.seeds} paired seeds",
+            f"target {target_of(study, found)}, train clock, {hardware_of(found)}, "
+            f"n = {study.seeds} paired seeds",
         )
         if rows:
             drawn = {"": figure(rows, title), "-curves": curves(study, found, title)}

@@ -19,6 +19,7 @@ from .recipe import Recipe
 
 SCHEMA = 1
 PACKAGES = ("torchvision", "timm", "fasttricks")
+ABSENT = "not installed"
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def version_of(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return ABSENT
 
 
 @cache

@@ -80,7 +80,7 @@ def test_never_is_infinite_and_is_kept():
     assert found.images is None
     assert (found.train, found.ratio, found.high) == (math.inf, 0, 0)
     assert verdict(found) == "later"
-    assert as_table([found]).loc["never", "train s"] == "never"
+    assert list(as_table([found]).loc["never", ["images", "train s"]]) == ["over 100", "never"]
     nothing = compare("never", never, "plain", never, 0.85)
     assert verdict(nothing) == "cannot tell"
 
@@ -202,7 +202,7 @@ def test_the_figure_draws_each_ratio_and_its_interval(recorded):
     rows = findings(*recorded[:2])
     drawn = figure(rows, "test")
     left, right = drawn.axes
-    assert [text.get_text() for text in left.get_yticklabels()] == ["plain", "whole", "mixup"]
+    assert [text.get_text() for text in left.get_yticklabels()] == ["plain", "whole", "add mixup"]
     assert [text.get_text() for text in right.get_yticklabels()] == ["no mixup"]
     dot = right.lines[1].get_xdata()[0]
     assert dot == next(row.ratio for row in rows if row.arm == "no mixup")

@@ -269,7 +269,7 @@ def compared(study: Study, found: Found, target: float) -> pd.DataFrame:
             compare("whole", whole, name, arm, target),
         )
         low, ratio, high, by_wall = (
-            times(value, alone="only whole")
+            times(value, alone="never")
             for value in (beside.low, beside.ratio, beside.high, beside.wall_ratio)
         )
         lr, batch = best.get(name, ("", ""))
@@ -278,7 +278,7 @@ def compared(study: Study, found: Found, target: float) -> pd.DataFrame:
             "images": f"{own.images:,}" if own.images else "never",
             "mean accuracy": f"{own.accuracy:.4f}",
             "train s": seconds(own.train), "cold wall s": seconds(own.wall),
-            "whole: times as soon": ratio, "95 %": f"{low} to {high}", "by cold wall": by_wall,
+            "times as long as whole": ratio, "95 %": f"{low} to {high}", "by cold wall": by_wall,
         })  # fmt: skip
     columns = list(rows[0]) if rows else ["arm"]
     return pd.DataFrame(rows, columns=columns).set_index("arm")
