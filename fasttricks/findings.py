@@ -404,10 +404,10 @@ def write_report(results: Path = ROOT / "results") -> list[Path]:
     """Write a page and two figures for every study that has records; their paths."""
     written = []
     for name, (study, found) in studies(results).items():
-        rows, title = (
-            findings(study, found),
+        rows = findings(study, found)
+        title = (
             f"target {target_of(study, found)}, train clock, {hardware_of(found)}, "
-            f"n = {study.seeds} paired seeds",
+            f"n = {study.seeds} paired seeds"
         )
         if rows:
             drawn = {"": figure(rows, title), "-curves": curves(study, found, title)}

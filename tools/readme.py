@@ -30,9 +30,10 @@ The same model, split and target; each library put together as its own pages sho
 many settings as plain training; see [`bench/peers`](bench/peers/README.md). The last three columns
 say how many times as long as *whole* an arm takes; *never*, that it may not arrive. *whole* starts
 from the letters weights, whose making is on no clock. All others start from nothing, *no transfer*
-too, which is *whole* without them: compare the libraries with that row to see the other six tricks.
-*plain* and *plain_loop* are one recipe: they differ in how images are loaded, and in the batch that
-tuning chose."""
+too, which is *whole* without them: compare the libraries with that row to leave those weights out,
+and look at its images as well as its seconds, for the libraries use several of the tricks
+themselves. *plain* and *plain_loop* are one recipe: they differ in how images are loaded, and in
+the batch that tuning chose."""
 
 
 def capstone(notebook: nbformat.NotebookNode) -> str:
@@ -41,8 +42,8 @@ def capstone(notebook: nbformat.NotebookNode) -> str:
     indented = "\n".join(f"    {line}".rstrip() for line in table.splitlines())
     return (
         f"\n![validation accuracy against seconds]({FIGURE.relative_to(ROOT)})\n\n{indented}\n\n"
-        "The last run of all seven, on the 10,000 test images, by which nothing was chosen, judged "
-        f"once: {tested}.\n\n"
+        "The last run of all seven, judged by the 10,000 test images, which chose nothing: "
+        f"{tested}.\n\n"
     )
 
 

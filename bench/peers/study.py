@@ -264,10 +264,8 @@ def compared(study: Study, found: Found, target: float) -> pd.DataFrame:
     ]
     for name in done if "whole" in done else ():
         arm, whole = arm_of(search, found, name), arm_of(search, found, "whole")
-        own, beside = (
-            compare(name, arm, name, arm, target),
-            compare("whole", whole, name, arm, target),
-        )
+        own = compare(name, arm, name, arm, target)
+        beside = compare("whole", whole, name, arm, target)
         low, ratio, high, by_wall = (
             times(value, alone="never")
             for value in (beside.low, beside.ratio, beside.high, beside.wall_ratio)
