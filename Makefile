@@ -40,9 +40,10 @@ smoke: $(READY)  ## every notebook in the smallest budget
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
-lint: $(READY)  ## style of code and notebooks
+lint: $(READY)  ## style of code and notebooks, and which file may import which
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
 
 notebooks: $(READY)  ## execute all notebooks again and keep their outputs
 	@$(BIN)/python tools/execute.py --in-place $(basename $(notdir $(wildcard notebooks/0*.py)))

@@ -1,10 +1,12 @@
 """Seven tricks that train neural networks faster: tricks fill the slots of a recipe."""
 
 from .budget import BASELINE, SEVEN, Budget, about, choose_budget
-from .data import Data, load
+from .data import Data
+from .pretrain import pretrain
 from .recipe import Recipe
 from .record import Run
-from .train import pretrain, train, train_arms
+from .sources import load
+from .train import train, train_arms
 from .tricks import (
     Cyclic,
     Distributed,

@@ -5,21 +5,22 @@ import json
 import math
 import os
 import sys
-from dataclasses import asdict, replace
+import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
-from . import models, record
-from .bench import bench
+from . import machine, models, record
 from .budget import BASELINE, BUDGETS, SEVEN, choose_budget
-from .data import ROOT, Data, load
+from .data import ROOT
 from .launch import WORKER
 from .recipe import NAMES, Recipe, select
-from .speed import ROUNDS, Probe, limits, peak_memory, take
-from .train import LETTERS, Job, pretrain, save, train, train_here
+from .sources import load
+from .train import first, train
 from .tricks import Distributed
 
+RESULTS = ROOT / "results"
 HELP = f"""\
 Train a timm network on Fashion-MNIST with any of seven tricks: {", ".join(NAMES)}.
 
@@ -82,6 +83,11 @@ def parser() -> argparse.ArgumentParser:
         "--labels", type=int, metavar="N", help="train on the first N images only [all]"
     )
     run.add_argument(
+        "--pretrain",
+        action="store_true",
+        help="make the letters weights first where there are none for this model and image size",
+    )
+    run.add_argument(
         "--target", type=float, metavar="A", help="validation accuracy to reach [the budget's]"
     )
     run.add_argument(
@@ -101,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     pre.add_argument("--out", type=Path, metavar="FILE", help="the safetensors file [the cache]")
 
     enough = "what the budget gives all seven tricks, or plain training"
-    for command, default in ((run, enough), (pre, f"{LETTERS:,}")):
+    for command, default in ((run, enough), (pre, "4,000,000")):
         command.add_argument(
             "--budget", choices=list(BUDGETS), help="sizes of everything [the device's]"
         )
@@ -116,12 +122,13 @@ def parser() -> argparse.ArgumentParser:
             "--seed", type=int, default=0, metavar="S", help="of all randomness [0]"
         )
 
-    commands.add_parser(
+    speed = commands.add_parser(
         "speed",
         help="the loop against forward, backward and step on one resident batch",
         description="Images a second of the loop, plainly and with all tricks but several "
         "processes, beside those of forward, backward and step on one batch that never changes.",
     )
+    speed.add_argument("--turns", type=int, default=7, metavar="N", help="of measuring [7]")
     study = commands.add_parser(
         "bench",
         help="run a study, or go on with one",
@@ -135,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--results",
         type=Path,
-        default=ROOT / "results",
+        default=RESULTS,
         metavar="FOLDER",
         help="where records go, in a folder of the study's name [data/results]",
     )
@@ -145,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
         description="Write a page and a figure from the records of each study.",
     )
     told.add_argument(
-        "--results", type=Path, default=ROOT / "results", metavar="FOLDER",
+        "--results", type=Path, default=RESULTS, metavar="FOLDER",
         help="where the records are [data/results]",
     )  # fmt: skip
     commands.add_parser(
@@ -153,16 +160,16 @@ def parser() -> argparse.ArgumentParser:
         help="versions, device, budget, data and weights found",
         description="What is here: versions, device, budget, data, weights.",
     )
-    for name in ("work", "probe"):  # what `launch` starts; not for people
-        commands.add_parser(name).add_argument("folder", type=Path)
+    for command in commands.choices.values():
+        command.add_argument("--debug", action="store_true", help="show where an error came from")
     return top
 
 
-def recipe_of(options: argparse.Namespace) -> Recipe:
+def asked_recipe(options: argparse.Namespace) -> Recipe:
     """The recipe that the options ask for."""
     if options.recipe:
         try:
-            stored = json.loads(options.recipe.read_text())
+            stored = json.loads(options.recipe.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{options.recipe} is no JSON ({error}); give a recipe.") from None
         recipe = Recipe.from_json(stored.get("recipe", stored))
@@ -177,7 +184,7 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     return recipe
 
 
-def images_of(options: argparse.Namespace) -> int:
+def asked_images(options: argparse.Namespace) -> int:
     """The images to see: as asked, else what the budget gives all seven, or plain training."""
     budget = choose_budget(options.budget)
     if options.images is not None:
@@ -188,31 +195,35 @@ def images_of(options: argparse.Namespace) -> int:
 def run_train(options: argparse.Namespace) -> None:
     """`fasttricks train`."""
     started = float(os.environ.get(WORKER, psutil.Process().create_time()))
-    recipe = recipe_of(options)
-    for path in filter(None, (options.out, options.save)):
+    recipe, budget = asked_recipe(options), choose_budget(options.budget)
+    for path in filter(None, (options.out, options.save) if first() else ()):
         record.check_writable(path)
-    data = load(options.data)
+    model, size = options.model or budget.model, options.image_size
+    size = budget.image_size if size is None else size
+    data = load(options.data, size)
     if options.labels is not None:
         data = data.subset(options.labels)
     note = recipe.precision.note(recipe.world.device())
-    if note:
+    if note and first():
         print(note, file=sys.stderr)
+    if recipe.start.source == "letters":
+        see_to_letters(model, size, options.pretrain)
     run = train(
         recipe,
         data,
-        images=images_of(options),
+        images=asked_images(options),
         seed=options.seed,
         target=options.target,
-        model=options.model,
-        image_size=options.image_size,
+        model=model,
+        image_size=size,
         budget=options.budget,
         test=options.test,
         started=started,
     )
-    if int(os.environ.get("RANK", 0)):
+    if not first():
         return
     if options.save:
-        save(run, options.save)
+        models.save_weights(run.net, options.save)
     if options.out:
         record.write_json(options.out, run.to_json())
     print(
@@ -224,10 +235,30 @@ def run_train(options: argparse.Namespace) -> None:
     )
 
 
+def see_to_letters(model: str, size: int, agreed: bool) -> None:
+    """Make the letters weights where it was agreed to, in one process while the others wait."""
+    from .pretrain import expected_seconds, letters
+
+    if agreed:
+        with Distributed().join() as world:
+            if world.rank == 0:
+                letters(model, size)
+            world.wait()
+    elif first() and not models.letters_file(model, size).exists():
+        raise FileNotFoundError(
+            f"There are no letters weights of {model} at {size} pixels; making them takes about "
+            f"{expected_seconds(model, size) / 60:.0f} minutes here. Add --pretrain to make them "
+            f"now, or start from elsewhere: --without transfer, or a recipe's own source."
+        )
+
+
 def run_pretrain(options: argparse.Namespace) -> None:
     """`fasttricks pretrain`."""
-    model = options.model or choose_budget(options.budget).model
-    out = options.out or models.CACHE / f"{model}-{options.source}.safetensors"
+    from .pretrain import LETTERS, pretrain
+
+    budget = choose_budget(options.budget)
+    model, size = options.model or budget.model, options.image_size or budget.image_size
+    out = options.out or models.letters_file(model, size)
     if not options.out:
         out.parent.mkdir(parents=True, exist_ok=True)
     record.check_writable(out)
@@ -237,7 +268,7 @@ def run_pretrain(options: argparse.Namespace) -> None:
         source=options.source,
         seed=options.seed,
         budget=options.budget,
-        image_size=options.image_size,
+        image_size=size,
         images=LETTERS if options.images is None else options.images,
     )
     print(
@@ -248,23 +279,27 @@ def run_pretrain(options: argparse.Namespace) -> None:
 
 def run_speed(options: argparse.Namespace) -> None:
     """`fasttricks speed`."""
+    from .study.limits import limits
+
     budget, data = choose_budget(), load()
     for name, recipe in (("plain", BASELINE), ("six", sum(SEVEN, start=BASELINE) - "distributed")):
-        found = limits(
-            recipe, data, budget.model, budget.image_size, budget.images // 2, rounds=ROUNDS
-        )
+        images, turns = budget.images // 2, options.turns
+        found = limits(recipe, data, budget.model, budget.image_size, images, turns)
         print(
             f"{name:6} batch {recipe.global_batch}: loop {found.loop:,.0f} images/s, resident "
             f"batch {found.resident:,.0f} images/s, ratio {found.share:.3f} "
-            f"(medians of {ROUNDS} turns)\n"
+            f"(medians of {turns} turns)\n"
             f"       {found.image / 1e6:.1f} million operations an image, matrix-product peak "
             f"{found.peak / 1e9:,.0f} billion a second, utilisation {found.utilisation:.1%}"
         )
-    print(f"most memory held: {peak_memory():.2f} GB, on {record.hardware()['cpu']}")
+    memory, where = machine.peak_memory(BASELINE.world.device()), machine.hardware()
+    print(f"most memory held: {memory:.2f} GB, on {machine.name_of_machine(where)}")
 
 
 def run_bench(options: argparse.Namespace) -> None:
     """`fasttricks bench`."""
+    from .study.runs import bench
+
     if not options.hours > 0:
         raise ValueError(f"--hours must be above 0, not {options.hours}.")
     bench(options.study, options.results, options.hours)
@@ -272,7 +307,7 @@ def run_bench(options: argparse.Namespace) -> None:
 
 def run_report(options: argparse.Namespace) -> None:
     """`fasttricks report`."""
-    from .findings import write_report  # matplotlib is not on the cold wall of a run
+    from .study.pages import write_report
 
     pages = write_report(options.results)
     if not pages:
@@ -285,42 +320,24 @@ def run_report(options: argparse.Namespace) -> None:
 def run_info(options: argparse.Namespace) -> None:
     """`fasttricks info`."""
     budget = choose_budget()
-    rows = {**record.versions(), **record.hardware(), "budget": budget, "commit": record.commit()}
-    for name, value in rows.items():
-        print(f"{name:14}{value}")
-    data: Data = load()
+    rows = {**machine.versions(), **machine.hardware(), "budget": budget}
+    for name, value in {**rows, "commit": machine.commit()}.items():
+        print(f"{name:16}{value}")
+    data = load()
     print(
-        f"{'data':14}{data.name}, checksums right: {len(data.train):,} to train, "
+        f"{'data':16}{data.name}, checksums right: {len(data.train):,} to train, "
         f"{len(data.val):,} to validate, {len(data.test):,} to test"
     )
-    for model in dict.fromkeys(b.model for b in BUDGETS.values()):
-        file = models.letters_file(model)
-        found = "made on first use"
+    for model, size in dict.fromkeys((b.model, b.image_size) for b in BUDGETS.values()):
+        file, found = models.letters_file(model, size), "not made yet"
         if file.exists():
-            models.given_state("letters", model)
-            found = f"checksum right: {models.letters_cost(model)}"
-        print(f"{'weights':14}{file}, {found}")
-
-
-def run_work(options: argparse.Namespace) -> None:
-    """One launched process: do the job in the folder, leave the result there (rank 0)."""
-    job = Job.from_json(json.loads((options.folder / "job.json").read_text()))
-    data = load(job.data).subset(job.labels)
-    run = train_here(job, data, float(os.environ[WORKER]))
-    if int(os.environ.get("RANK", 0)) == 0:
-        save(run, options.folder / "net.safetensors")
-        record.write_json(options.folder / "run.json", run.to_json())
-
-
-def run_probe(options: argparse.Namespace) -> None:
-    """One launched process: measure what the folder says, leave the result there (rank 0)."""
-    found = take(Probe(**json.loads((options.folder / "probe.json").read_text())))
-    if int(os.environ.get("RANK", 0)) == 0:
-        record.write_json(options.folder / "found.json", asdict(found))
+            models.given_state("letters", model, size)
+            found = f"checksum right: {models.letters_cost(model, size)}"
+        print(f"{'weights':16}{file}, {found}")
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run one command; 0 when it worked, 2 when what was asked for cannot be."""
+    """Run one command; 0 when it worked, 2 when what was asked for cannot be, 1 when it failed."""
     options = parser().parse_args(words)
     run = {
         "train": run_train,
@@ -329,15 +346,29 @@ def main(words: list[str] | None = None) -> int:
         "bench": run_bench,
         "report": run_report,
         "info": run_info,
-        "work": run_work,
-        "probe": run_probe,
     }
     try:
         run[options.command](options)
-    except (ValueError, OSError) as error:
-        print(f"fasttricks: {error}", file=sys.stderr)
-        return 2
+    except (Exception, KeyboardInterrupt) as error:
+        if options.debug:
+            traceback.print_exc()
+        return tell(error)
     return 0
+
+
+def tell(error: BaseException) -> int:
+    """Say in one sentence what went wrong; the exit status that it makes."""
+    who = "fasttricks" if first() else f"fasttricks, process {os.environ['RANK']}"
+    if isinstance(error, (ValueError, OSError)):
+        print(f"{who}: {error}", file=sys.stderr)
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        print(f"{who}: {str(error) or 'Interrupted.'}", file=sys.stderr)
+        return 130
+    kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
+    text = str(error).strip().split("\n")[0]
+    print(f"{who}: it failed ({kind}: {text}); --debug shows where.", file=sys.stderr)
+    return 1
 
 
 def run_and_exit() -> None:

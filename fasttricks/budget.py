@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from . import record
+from . import machine
 from .recipe import Recipe, Trick
 from .tricks import (
     Distributed,
@@ -52,9 +52,11 @@ def choose_budget(name: str | None = None) -> Budget:
 def about() -> str:
     """This machine, and what the budget gives to it, in one line."""
     size = choose_budget()
+    apple = torch.backends.mps.is_available()
     return (
-        f"{record.machine(record.hardware())}. Budget {size.name}: {size.model} on "
+        f"{machine.name_of_machine(machine.hardware())}. Budget {size.name}: {size.model} on "
         f"{size.image_size}x{size.image_size} pixels, {size.images:,} images a run."
+        + (" The GPU of this Mac is not used: nothing here was tried on it." if apple else "")
     )
 
 

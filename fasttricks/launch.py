@@ -6,24 +6,34 @@ leaves, not by its exit status, for workers have been seen to crash after their 
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psutil
 from safetensors.torch import load_file
 
-from . import models
+from . import models, recipe
+from .job import Job
 from .progress import REPORT, Bar
 from .record import Run, write_json
-
-if TYPE_CHECKING:
-    from .train import Job
+from .tricks.distributed import cores
 
 WORKER = "FASTTRICKS_STARTED"  # set in a launched process: when its cold wall began
+GRACE = 10  # seconds that processes have to end when they are asked to
+LOOPBACK = {"linux": "lo", "darwin": "lo0"}  # the name that gloo wants
+
+
+class Interrupted(KeyboardInterrupt):
+    """An interrupt that has been dealt with: a notebook shows its sentence and no traceback."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [str(self)]
 
 
 def launched() -> bool:
@@ -31,66 +41,136 @@ def launched() -> bool:
     return WORKER in os.environ or "LOCAL_WORLD_SIZE" in os.environ
 
 
-def command_line(processes: int) -> list[str]:
+def command_line(
+    processes: int,
+    folder: Path,  # where torchrun may leave what it writes
+) -> list[str]:
     """The command that starts a Python module in so many processes of this machine."""
     if processes == 1:
         return [sys.executable, "-m"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*torchrun, "--nproc-per-node", str(processes), "-m"]
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--local-addr", "127.0.0.1", "--log-dir", str(folder)),
+        *("--nproc-per-node", str(processes), "-m"),
+    ]
 
 
-def environment(shares: int, started: float) -> dict[str, str]:
-    """What a launched process finds in its environment; the cores make so many equal shares."""
+def environment(
+    shares: int,  # the cores make so many equal shares
+    started: float,  # when the cold wall began, seconds since 1970
+    modules: Iterable[str] = (),  # of tricks that are not ours
+) -> dict[str, str]:
+    """What a launched process finds in its environment."""
     package = str(Path(__file__).resolve().parents[1])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    beside = [str(Path(sys.modules[name].__file__).resolve().parent) for name in modules]
+    paths = [package, *beside, *filter(None, [os.environ.get("PYTHONPATH")])]
     extra = {WORKER: str(started), REPORT: "1", "PYTHONPATH": os.pathsep.join(paths)}
+    if modules:
+        extra[recipe.MODULES] = ",".join(modules)
     if shares > 1:
-        extra["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // shares))
+        extra["OMP_NUM_THREADS"] = str(max(1, cores() // shares))
+    if sys.platform in LOOPBACK:
+        extra["GLOO_SOCKET_IFNAME"] = LOOPBACK[sys.platform]
     return {**os.environ, **extra}
 
 
 def call(
     processes: int,
-    words: list[str],  # of the command `fasttricks`
-    result: Path,  # the file that it leaves
+    module: str,  # Python's name of the program, which is given the folder
+    folder: Path,  # where the program finds its task and leaves `result.json`
     environ: dict[str, str],
     hear: Callable[[Iterable[str]], None],  # takes the lines that the processes write
 ) -> dict[str, Any]:
-    """Run a command in new processes; what it left. Raises RuntimeError if it left nothing."""
+    """Run a program in new processes; what it left.
+
+    Raises the first worker's own error if there was one, ValueError or OSError as they are and
+    others as RuntimeError; RuntimeError with the last words if processes died without one.
+    """
+    result, last = folder / "result.json", deque(maxlen=30)
     with subprocess.Popen(
-        [*command_line(processes), "fasttricks", *words],
+        [*command_line(processes, folder), module, str(folder)],
         env=environ,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        start_new_session=True,  # an interrupt reaches us alone; we end the others
     ) as process:
-        last: deque[str] = deque(maxlen=30)
         try:
             hear(last.append(line) or line for line in process.stdout)
+        except KeyboardInterrupt:
+            end(process)
+            raise Interrupted("Interrupted: the processes have ended; nothing is kept.") from None
         except BaseException:
-            process.terminate()
+            end(process)
             raise
-    if not result.exists():
-        raise RuntimeError(
-            f"{processes} launched process(es) ended with status {process.returncode} and no "
-            f"result. Their last words:\n{''.join(last)}"
+    if result.exists():
+        return json.loads(result.read_text(encoding="utf-8"))
+    raise failure(processes, folder, process.returncode, "".join(last))
+
+
+def end(process: subprocess.Popen) -> None:
+    """End a process and all that it started, politely first."""
+    try:
+        family = [*psutil.Process(process.pid).children(recursive=True), process]
+        process.terminate()
+    except psutil.NoSuchProcess:
+        return
+    family[-1] = psutil.Process(process.pid)
+    for one in psutil.wait_procs(family, timeout=GRACE)[1]:
+        one.kill()
+
+
+def failure(
+    processes: int,
+    folder: Path,  # where workers leave their errors
+    status: int,
+    last: str,  # words of the processes
+) -> Exception:
+    """Why processes left no result: the error that came first, and whose it was."""
+    files = (json.loads(p.read_text(encoding="utf-8")) for p in folder.glob("error-*.json"))
+    errors = sorted(files, key=lambda error: error["time"])
+    if not errors:
+        killed = re.search(r"Signal (\d+) \((\w+)\)", last)
+        why = f"one was killed by {killed[2]}" if killed else f"status {status}"
+        return RuntimeError(
+            f"{processes} launched process(es) left no result ({why}). Their last words:\n{last}"
         )
-    return json.loads(result.read_text())
+    first = errors[0]
+    kind = {"ValueError": ValueError, "OSError": OSError}.get(first["kind"], RuntimeError)
+    if kind is not RuntimeError:
+        return kind(first["text"])
+    error = kind(f"Process {first['rank']} of {processes} failed: {first['text']}")
+    error.add_note(first["traceback"])
+    return error
+
+
+def foreign_modules(job: Job) -> list[str]:
+    """The modules of tricks that are not ours. Raises ValueError for one defined in a notebook."""
+    modules = {type(trick).__module__: type(trick).__name__ for trick in job.recipe.tricks}
+    if "__main__" in modules:
+        name = modules["__main__"]
+        raise ValueError(
+            f"New processes cannot see {name}, which is defined in this notebook or program; put "
+            f"it into a file of its own, such as {name.lower()}.py, and import it from there."
+        )
+    ours = f"{recipe.__package__}."
+    return sorted(name for name in modules if not name.startswith(ours))
 
 
 def launch(
-    job: "Job",
+    job: Job,
     classes: int,
     channels: int,
     started: float,  # when the cold wall began, seconds since 1970
 ) -> Run:
-    """Run the job in new processes. Raises RuntimeError with their last words if they fail."""
+    """Run the job in new processes. Raises as `call` does, and ValueError for a hidden trick."""
     processes = job.recipe.world.count()
-    with tempfile.TemporaryDirectory() as name:
+    environ = environment(processes, started, foreign_modules(job))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder, bar = Path(name), Bar(job.label, job.images)
         write_json(folder / "job.json", job.to_json())
-        environ = environment(processes, started)
-        record = call(processes, ["work", name], folder / "run.json", environ, bar.follow)
+        record = call(processes, "fasttricks.worker", folder, environ, bar.follow)
         run = Run.from_json(record)
         net = models.create(job.model, channels, classes)
         net.load_state_dict(load_file(folder / "net.safetensors"))

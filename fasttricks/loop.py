@@ -1,5 +1,6 @@
 """The training loop: the only one in this package, and nothing in it asks about any trick."""
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from .models import optimizer_for
 from .recipe import Recipe
 from .tricks.distributed import ALONE, World
 
-PATIENCE = 50  # skipped steps in a row after which training is given up
+PATIENCE = 50  # refused steps in a row after which training is given up
 
 
 def now(device: torch.device) -> float:
@@ -83,7 +84,8 @@ def probabilities(
 class Progress:
     """What a loop has done so far, and what its evaluations found."""
 
-    steps: int = 0  # optimiser steps taken; a skipped one does not count
+    steps: int = 0  # optimiser steps taken
+    skipped: int = 0  # steps that the loss scaler refused; they count nowhere else
     images: int = 0
     train_seconds: float = 0.0  # evaluations paused
     eval_seconds: float = 0.0
@@ -100,7 +102,10 @@ def fit(
     world: World = ALONE,
     show: Callable[[int, float | None], None] = lambda images, accuracy: None,
 ) -> Progress:
-    """Train the model in place for images // batch optimiser steps."""
+    """Train the model in place for images // batch optimiser steps.
+
+    Raises FloatingPointError where 16-bit arithmetic overflows again and again.
+    """
     device, batch = data.train.y.device, recipe.global_batch
     steps = max(1, images // batch)
     marks = {round(steps * (i + 1) / evaluations) for i in range(evaluations)}
@@ -108,8 +113,8 @@ def fit(
     rng = np.random.default_rng((seed, world.rank))  # its own on every process
     optimizer, scaler = optimizer_for(recipe, model), recipe.precision.scaler(device)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    wrapped, progress, skipped = world.wrap(model.train()), Progress(), 0
-    started = now(device)
+    wrapped, progress, refused = world.wrap(model.train()), Progress(), 0
+    scale, started = scaler.get_scale(), now(device)
 
     while progress.steps < steps:
         x, q = data.batch(*(world.shard(drawn) for drawn in next(draws)))
@@ -122,21 +127,21 @@ def fit(
         )
         with recipe.precision.autocast(device):
             loss = cross_entropy(wrapped(x), q)
-        scaler.scale(loss).backward()
+        scaler.scale(loss * world.weight(len(x), batch)).backward()
         if recipe.clip:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(parameters, recipe.clip)
-        scale = scaler.get_scale()
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
-        progress.images += batch
-        skipped = skipped + 1 if scaler.get_scale() < scale else 0
-        if skipped:
-            if skipped > PATIENCE:
-                raise FloatingPointError(f"{PATIENCE} steps in a row overflowed; use a lower rate.")
+        before, scale = scale, scaler.get_scale()  # under fp16 the one time that the host waits
+        refused = refused + 1 if scale < before else 0
+        if refused:
+            progress.skipped += 1
+            give_up(refused, loss)
             continue
         progress.steps += 1
+        progress.images += batch
         if progress.steps in marks:
             paused = now(device)
             progress.train_seconds += paused - started
@@ -147,3 +152,35 @@ def fit(
             progress.eval_seconds += started - paused
         show(progress.images, progress.curve[-1][2] if progress.curve else None)
     return progress
+
+
+def warm_up(
+    recipe: Recipe,
+    model: nn.Module,
+    data: Data,  # on the model's device
+    world: World = ALONE,
+) -> None:
+    """On a GPU, one untimed forward and backward of a copy: kernels are loaded and chosen then.
+
+    The model, the data's order and all randomness stay as they are; a CPU has nothing to load.
+    """
+    device = data.train.y.device
+    if device.type != "cuda":
+        return
+    rows = world.shard(torch.arange(recipe.global_batch, device=device))
+    x, q = data.batch(rows, torch.full((len(rows), data.noise), 0.5, device=device))
+    with recipe.precision.autocast(device):
+        loss = cross_entropy(copy.deepcopy(model).train()(x), q)
+    loss.backward()
+
+
+def give_up(
+    refused: int,  # steps in a row that the loss scaler refused
+    loss: Tensor,  # () of the last one
+) -> None:
+    """Raise FloatingPointError after PATIENCE steps, saying where the numbers overflow."""
+    if refused > PATIENCE:
+        where = "the gradients" if bool(loss.isfinite()) else "the loss itself, in the forward pass"
+        raise FloatingPointError(
+            f"{PATIENCE} steps in a row overflowed in {where}; use a lower rate, or bf16 or fp32."
+        )

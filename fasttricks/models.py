@@ -1,19 +1,21 @@
 """The shared timm model, its first weights, and its parameter groups."""
 
+import os
 import warnings
 from pathlib import Path
 
 import safetensors
 import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .data import ROOT, checked
+from .data import checked
+from .machine import cache_folder
 from .recipe import Recipe
 from .tricks import transfer
 
-CACHE = Path.home() / ".cache" / "fasttricks"
+SHIPPED = Path(__file__).parent / "weights"
 
 
 def create(
@@ -36,26 +38,30 @@ def create(
     return model.to(memory_format=torch.channels_last)
 
 
-def head_of(model: nn.Module) -> str:
-    """The name of the model's classifier, e.g. "fc"."""
+def head_of(model: nn.Module) -> str | tuple[str, ...]:
+    """The name of the model's classifier, e.g. "fc"; of both, where it has two."""
     return model.pretrained_cfg["classifier"]
 
 
-def letters_file(model: str) -> Path:
-    """Where the letters weights of a model lie: shipped, or made on first use and cached."""
-    shipped = ROOT / "weights" / f"{model}-letters.safetensors"
-    return shipped if shipped.exists() else CACHE / shipped.name
+def letters_file(
+    model: str,  # timm's name
+    image_size: int,  # pixels a side at which the letters were read
+) -> Path:
+    """Where the letters weights of a model lie: shipped, or made once and cached."""
+    name = f"{model}-{image_size}-letters.safetensors"
+    shipped = SHIPPED / name
+    return shipped if shipped.exists() else cache_folder() / name
 
 
-def letters_cost(model: str) -> str:
+def letters_cost(model: str, image_size: int) -> str:
     """What the letters weights of a model have cost, once, from their file."""
-    with safetensors.safe_open(letters_file(model), "pt") as file:
+    with safetensors.safe_open(letters_file(model, image_size), "pt") as file:
         note = file.metadata()
     where = note["cpu"] if note["gpu"] == "None" else note["gpu"]
     return f"{int(note['images']):,} images in {float(note['seconds']):,.0f} s, once, on {where}"
 
 
-def given_state(source: str, model: str) -> dict[str, Tensor]:
+def given_state(source: str, model: str, image_size: int) -> dict[str, Tensor]:
     """The tensors of a source. Raises FileNotFoundError or ValueError with what to do."""
     if source == "imagenet":
         try:
@@ -65,16 +71,17 @@ def given_state(source: str, model: str) -> dict[str, Tensor]:
                 f"timm's ImageNet weights of {model} cannot be had ({type(error).__name__}); they "
                 f"need a network and a model with weights; take source letters, or a file."
             ) from None
-    path = letters_file(model) if source == "letters" else Path(source)
+    path = letters_file(model, image_size) if source == "letters" else Path(source)
     if not path.is_file():
         make = (
-            f"make them by `python -m fasttricks pretrain --model {model}`"
+            f"make them by `python -m fasttricks pretrain --model {model} --image-size "
+            f"{image_size}`, or train with --pretrain"
             if source == "letters"
             else "check the path"
         )
         raise FileNotFoundError(f"The weights {path} are missing; {make}.")
-    if path.is_relative_to(ROOT):
-        checked(path)
+    if path.parent == SHIPPED:
+        checked(path, SHIPPED)
     return read_weights(path)
 
 
@@ -109,12 +116,14 @@ def begin(
     name: str,
     channels: int,
     classes: int,
+    image_size: int,  # pixels a side
+    given: bool = True,  # whether to read weights; False leaves that to another process
 ) -> nn.Module:
     """A fresh model with the recipe's first weights; randomness is torch's global seed."""
     model = create(name, channels, classes)
-    if recipe.start.source:
-        given = given_state(recipe.start.source, name)
-        model.load_state_dict(transfer.transplant(model.state_dict(), given, head_of(model)))
+    if recipe.start.source and given:
+        state = given_state(recipe.start.source, name, image_size)
+        model.load_state_dict(transfer.transplant(model.state_dict(), state, head_of(model)))
     return model
 
 
@@ -142,3 +151,17 @@ def optimizer_for(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
             listed, recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True
         )
     return torch.optim.AdamW(listed, recipe.lr, (recipe.momentum, 0.999), fused=True)
+
+
+def save_weights(
+    model: nn.Module,
+    out: Path,
+    note: dict[str, str] | None = None,  # kept in the file
+) -> None:
+    """Write a model's weights as safetensors, whole or not at all."""
+    part = out.with_name(f"{out.name}.{os.getpid()}.part")
+    try:
+        save_file({name: t.contiguous() for name, t in model.state_dict().items()}, part, note)
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)

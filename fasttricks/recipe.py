@@ -7,8 +7,10 @@ whole - "mixup"                 all but one
 
 import json
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
+from importlib import import_module
 from typing import Any
 
 from . import tricks
@@ -17,14 +19,23 @@ from .tricks import Distributed, MixedPrecision, Scratch
 # The names on the command line, in chapter order: name of the file = name of the trick.
 NAMES = ("distributed", "scaling", "cyclic", "mixup", "smoothing", "transfer", "precision")
 SINGLE = ("world", "batch", "momentum", "start", "precision")  # one trick each; the others add up
+SCHEMA = 2  # of a recipe's JSON; the first version had no number
 OPTIMIZERS = ("sgd", "adamw")
+MODULES = "FASTTRICKS_MODULES"  # set for a launched process: where tricks that are not ours lie
 
 Trick = Any  # one of the dataclasses in fasttricks.tricks, or of the reader's own
 
 
 def name_of(trick: Trick) -> str:
-    """The short name of a trick, which is that of its file."""
-    return NAMES[trick.chapter - 1]
+    """The short name of a trick: that of its file, or of its class if a notebook defines it."""
+    module = type(trick).__module__.rpartition(".")[2]
+    return type(trick).__name__.lower() if module == "__main__" else module
+
+
+def place(trick: Trick) -> tuple[int, str]:
+    """Where a trick stands in a recipe: ours in chapter order, then others."""
+    name = name_of(trick)
+    return (NAMES.index(name) if name in NAMES else len(NAMES)), repr(trick)
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Recipe:
             raise ValueError(f"Unknown optimizer {self.optimizer!r}; use one of {OPTIMIZERS}.")
         if self.clip is not None and self.clip <= 0:
             raise ValueError(f"A recipe needs clip above 0 (or none), not {self.clip}.")
-        ordered = sorted(self.tricks, key=lambda trick: (trick.chapter, repr(trick)))
+        ordered = sorted(self.tricks, key=place)
         object.__setattr__(self, "tricks", tuple(ordered))
         self._refuse_clashes()
 
@@ -118,7 +129,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for workers, records and files; `from_json` is the way back."""
-        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        settings = {"schema": SCHEMA, **{f.name: getattr(self, f.name) for f in fields(self)}}
         settings["tricks"] = [{"trick": type(t).__name__, **asdict(t)} for t in self.tricks]
         return settings
 
@@ -126,7 +137,7 @@ class Recipe:
     def from_json(cls, settings: dict[str, Any]) -> "Recipe":
         """The recipe of `to_json`. Raises ValueError for a trick or setting that is not ours."""
         try:
-            rest = {name: value for name, value in settings.items() if name != "tricks"}
+            rest = {n: value for n, value in settings.items() if n not in ("tricks", "schema")}
             made = tuple(make(**trick) for trick in settings.get("tricks", ()))
             return cls(**rest, tricks=made)
         except TypeError as error:
@@ -137,10 +148,16 @@ class Recipe:
 
 
 def make(trick: str, **settings: Any) -> Trick:
-    """A trick from its class name and settings."""
-    if trick not in tricks.__all__:
-        raise ValueError(f"Unknown trick {trick!r}; there are {', '.join(tricks.__all__)}.")
-    return getattr(tricks, trick)(**settings)
+    """A trick from its class name and settings: ours, or one of the modules in FASTTRICKS_MODULES.
+
+    Only the environment names modules to import, never a file.
+    """
+    if trick in tricks.__all__:
+        return getattr(tricks, trick)(**settings)
+    for module in filter(None, os.environ.get(MODULES, "").split(",")):
+        if hasattr(found := import_module(module), trick):
+            return getattr(found, trick)(**settings)
+    raise ValueError(f"Unknown trick {trick!r}; there are {', '.join(tricks.__all__)}.")
 
 
 def select(

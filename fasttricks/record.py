@@ -1,25 +1,18 @@
-"""The record of a run: one JSON file that anything can read."""
+"""The record of a run: plain values under fixed names, so that anything can read it."""
 
 import json
 import math
 import os
-import platform
-import subprocess
 import tempfile
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from .recipe import Recipe
 
-SCHEMA = 1
-PACKAGES = ("torchvision", "timm", "fasttricks")
-ABSENT = "not installed"
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -35,6 +28,7 @@ class Run:
     seed: int
     images_seen: int
     steps: int
+    skipped_steps: int  # that the loss scaler refused; their images are not among those seen
     processes: int
     device: str
     precision: str  # "fp32", "bf16" or "fp16"
@@ -42,6 +36,7 @@ class Run:
     eval_seconds: float
     wall_seconds: float  # from the process's start (in a notebook: from the call)
     images_per_second: float
+    peak_memory: float | None  # GB, of a GPU's tensors or of the process; the largest process's
     val_accuracy: float
     test_accuracy: float | None
     target: float
@@ -62,11 +57,6 @@ class Run:
     def seconds_to_target(self) -> float:
         """Train clock at the end, or infinity where the target was missed."""
         return self.train_seconds if self.reached else math.inf
-
-    @property
-    def wall_to_target(self) -> float:
-        """Cold wall at the end, or infinity where the target was missed."""
-        return self.wall_seconds if self.reached else math.inf
 
     def __str__(self) -> str:
         verdict = "at" if self.reached else "below"
@@ -99,11 +89,18 @@ class Run:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write the whole file or nothing."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as part:
-        json.dump(value, part, indent=1, allow_nan=False)
-        part.write("\n")
-    os.chmod(part.name, 0o644)
-    os.replace(part.name, path)
+    part = tempfile.NamedTemporaryFile(  # noqa: SIM115  (it is closed before it is moved)
+        "w", dir=path.parent, delete=False, encoding="utf-8"
+    )
+    try:
+        with part:
+            json.dump(value, part, indent=1, allow_nan=False)
+            part.write("\n")
+        os.chmod(part.name, 0o644)
+        os.replace(part.name, path)
+    except BaseException:
+        os.unlink(part.name)
+        raise
 
 
 def check_writable(path: Path) -> Path:
@@ -117,69 +114,3 @@ def check_writable(path: Path) -> Path:
             f"{path} cannot be written; name a file in a folder you may write to."
         ) from None
     return path
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Python's and the packages' versions."""
-    ours = {"python": platform.python_version(), "torch": str(torch.__version__)}  # with its CUDA
-    return {**ours, **{name: version_of(name) for name in PACKAGES}}
-
-
-def version_of(package: str) -> str:
-    """A package's installed version."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ABSENT
-
-
-@cache
-def hardware() -> dict[str, Any]:
-    """The machine, as far as it shapes the clocks."""
-    cuda = torch.cuda.is_available()
-    return {
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if cuda else None,
-        "gpu_count": torch.cuda.device_count(),
-        "power_limit": ask("nvidia-smi", "--query-gpu=power.limit", "--format=csv,noheader")
-        if cuda
-        else None,
-        "driver": ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-        if cuda
-        else None,
-        "matmul": torch.get_float32_matmul_precision(),
-        "cudnn_tf32": torch.backends.cudnn.allow_tf32 if cuda else None,
-    }
-
-
-def machine(hardware: dict[str, Any]) -> str:
-    """The device that trains, in a few words."""
-    if hardware["gpu"]:
-        return f"{hardware['gpu_count']} x {hardware['gpu']}"
-    return f"{hardware['cpu']}, {hardware['cores']} cores"
-
-
-def cpu_name() -> str:
-    """The processor's name, as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """The repository's commit, or an empty string outside one."""
-    return ask("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD")
-
-
-def ask(*command: str) -> str:
-    """The first line a command prints, or an empty string where it fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip().split("\n")[0]

@@ -66,7 +66,7 @@ budget
 # %%
 import matplotlib.pyplot as plt
 
-from fasttricks.report import holds, plot, show
+from fasttricks.course import holds, plot, show
 
 first = [int((data.train.y == kind).nonzero()[0, 0]) for kind in range(10)]
 show([data.train.x[row] for row in first[:5]], data.classes[:5])
@@ -376,11 +376,10 @@ plt.show()
 # the number of images that a recipe sees: as many as it needs.
 
 # %%
-from fasttricks.bench import target_of
-from fasttricks.findings import studies
+from fasttricks.course import published
 
-for name, (study, found) in studies().items():
-    print(f"study {name}: {target_of(study, found)}, the median of {study.target_seeds} seeds")
+for study in published():
+    print(f"study {study.study}: {study.target}, the median of {study.target_seeds} seeds")
 print(f"target {budget.target}")
 print(
     f"plain training gets {budget.plain:,} images to be there, a run in a chapter {budget.images:,}"
@@ -487,7 +486,7 @@ holds(lowest <= 1 / 2 and highest >= 5, "of five pairs, it spans the lowest and 
 
 
 # %%
-from fasttricks.exercises import check
+from fasttricks.course import check
 
 
 def seconds_to_target(curve, target):

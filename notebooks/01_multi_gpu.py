@@ -56,7 +56,8 @@ print(about())
 from fasttricks import BASELINE, Distributed, choose_budget, load, train_arms
 
 budget = choose_budget()
-data = load().to(BASELINE.world.device(), budget.image_size)
+data = load()
+here = data.to(BASELINE.world.device(), budget.image_size)
 devices = max(2, Distributed().count())
 budget, devices
 
@@ -67,7 +68,7 @@ budget, devices
 # %%
 from IPython.display import Markdown
 
-from fasttricks.findings import headline
+from fasttricks.course import headline
 from fasttricks.tricks import distributed
 
 print(headline("distributed"))
@@ -81,7 +82,7 @@ Markdown(distributed.__doc__)
 # more than it will have later, beside others.
 
 # %%
-from fasttricks.speed import measure
+from fasttricks.study.limits import measure
 
 batches = [4 * devices**power for power in range(8) if 4 * devices**power <= 512]
 first = measure(1, batches, shares=devices, rounds=1).alone
@@ -92,7 +93,7 @@ first = measure(1, batches, shares=devices, rounds=1).alone
 # %%
 import matplotlib.pyplot as plt
 
-from fasttricks.report import accuracy_table, holds, plot, tally
+from fasttricks.course import accuracy_table, holds, plot, tally
 
 rates = [batch / first[batch] for batch in batches]
 figure = plot(
@@ -147,9 +148,13 @@ holds(halves == slope(x, y), "two half-batches average to the whole batch's grad
 # %%
 from fasttricks.models import begin
 
-net = begin(BASELINE, budget.model, data.channels, len(data.classes)).double().to(data.val.y.device)
-images = data.normalise(data.val.x[:64]).double()
-targets = torch.nn.functional.one_hot(data.val.y[:64], len(data.classes)).double()
+net = (
+    begin(BASELINE, budget.model, data.channels, len(data.classes), budget.image_size)
+    .double()
+    .to(here.val.y.device)
+)
+images = data.normalise(here.val.x[:64]).double()
+targets = torch.nn.functional.one_hot(here.val.y[:64], len(data.classes)).double()
 
 # %% [markdown]
 # A **shard** is one process's part of the batch. `gap` is how far the shards' average is from the whole
@@ -468,7 +473,7 @@ plt.show()
 
 
 # %%
-from fasttricks.exercises import check
+from fasttricks.course import check
 
 
 def sent(parameters, processes):

@@ -55,7 +55,8 @@ print(about())
 from fasttricks import BASELINE, LRScaling, choose_budget, load, train, train_arms
 
 budget = choose_budget()
-data = load().to(BASELINE.world.device(), budget.image_size)
+data = load()
+here = data.to(BASELINE.world.device(), budget.image_size)
 half = budget.images // 2
 budget
 
@@ -66,7 +67,7 @@ budget
 # %%
 from IPython.display import Markdown
 
-from fasttricks.findings import headline
+from fasttricks.course import headline
 from fasttricks.tricks import scaling
 
 print(headline("scaling"))
@@ -93,7 +94,7 @@ for batch in (64, 256, 1024):
 # %%
 import matplotlib.pyplot as plt
 
-from fasttricks.report import accuracy_table, holds, plot
+from fasttricks.course import accuracy_table, holds, plot
 
 curves = {
     f"batch {batch}": ([p[0] for p in run.curve], [p[2] for p in run.curve])
@@ -139,9 +140,9 @@ from fasttricks.loop import probabilities
 
 
 def score(net):
-    update_bn((data.normalise(x) for x in data.train.x[:2000].split(500)), net)
-    guess = probabilities(net, data, data.val).argmax(1)
-    return (guess == data.val.y).float().mean().item()
+    update_bn((data.normalise(x) for x in here.train.x[:2000].split(500)), net)
+    guess = probabilities(net, here, here.val).argmax(1)
+    return (guess == here.val.y).float().mean().item()
 
 
 # %% [markdown]
@@ -429,11 +430,13 @@ from fasttricks.models import begin, optimizer_for
 
 def watch(recipe, seed, steps):
     torch.manual_seed(seed)
-    net = begin(recipe, budget.model, data.channels, len(data.classes)).to(data.train.y.device)
+    net = begin(recipe, budget.model, data.channels, len(data.classes), budget.image_size).to(
+        here.train.y.device
+    )
     optimizer, losses = optimizer_for(recipe, net), []
-    draws = data.draws(recipe.global_batch, torch.Generator().manual_seed(seed))
+    draws = here.draws(recipe.global_batch, torch.Generator().manual_seed(seed))
     for step in range(steps):
-        x, q = data.batch(*next(draws))
+        x, q = here.batch(*next(draws))
         set_rates(optimizer, recipe.lr_at(step, steps), recipe.momentum)
         loss = cross_entropy(net(x), q)
         loss.backward()
@@ -520,7 +523,7 @@ for batch, run in linear.items():
 
 
 # %%
-from fasttricks.exercises import check
+from fasttricks.course import check
 
 
 def new_rate(lr, reference, batch, processes, optimizer):

@@ -63,7 +63,7 @@ budget
 # %%
 from IPython.display import Markdown
 
-from fasttricks.findings import headline
+from fasttricks.course import headline
 from fasttricks.tricks import cyclic
 
 print(headline("cyclic"))
@@ -80,7 +80,7 @@ from dataclasses import dataclass, replace
 
 import matplotlib.pyplot as plt
 
-from fasttricks.report import accuracy_table, holds, plot
+from fasttricks.course import accuracy_table, holds, plot
 
 quick = replace(data, val=data.val[:2500])
 flat = train(BASELINE, quick, evaluations=16, label="constant")
@@ -180,7 +180,7 @@ from fasttricks.models import begin, optimizer_for
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
-net = begin(rising, budget.model, data.channels, len(data.classes)).to(device)
+net = begin(rising, budget.model, data.channels, len(data.classes), budget.image_size).to(device)
 optimizer = optimizer_for(rising, net)
 here = data.to(torch.device(device), budget.image_size)
 draws = here.draws(rising.batch, torch.Generator().manual_seed(0))
@@ -564,7 +564,7 @@ plt.show()
 
 
 # %%
-from fasttricks.exercises import check
+from fasttricks.course import check
 
 
 def momentum_for(lr, effective):

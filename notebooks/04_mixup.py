@@ -65,7 +65,7 @@ budget
 # %%
 from IPython.display import Markdown
 
-from fasttricks.findings import headline
+from fasttricks.course import headline
 from fasttricks.tricks import mixup
 
 print(headline("mixup"))
@@ -108,7 +108,9 @@ def hit_share(net, split):
 
 def watched(recipe, seed=0):
     torch.manual_seed(seed)
-    net = begin(recipe, budget.model, data.channels, len(data.classes)).to(hasty_y.device)
+    net = begin(recipe, budget.model, data.channels, len(data.classes), budget.image_size).to(
+        hasty_y.device
+    )
     seen = []
 
     def watch(images, accuracy):
@@ -126,7 +128,7 @@ def watched(recipe, seed=0):
 # %%
 import matplotlib.pyplot as plt
 
-from fasttricks.report import accuracy_table, holds, plot, show
+from fasttricks.course import accuracy_table, holds, plot, show
 
 seen, learned, checked = watched(BASELINE)
 right = [1 - wrong.float().mean().item()] * len(seen)
@@ -562,7 +564,7 @@ holds(0.4 < fainter < 0.6, "about half of the forgotten labels name the fainter 
 
 
 # %%
-from fasttricks.exercises import check
+from fasttricks.course import check
 
 
 def mixed_loss(logits, y, other, lam):

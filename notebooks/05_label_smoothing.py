@@ -66,7 +66,7 @@ budget
 # %%
 from IPython.display import Markdown
 
-from fasttricks.findings import headline
+from fasttricks.course import headline
 from fasttricks.tricks import smoothing
 
 print(headline("smoothing"))
@@ -116,7 +116,7 @@ def reliability(chances, y):
 # %%
 import matplotlib.pyplot as plt
 
-from fasttricks.report import accuracy_against_time, accuracy_table, holds, plot
+from fasttricks.course import accuracy_against_time, accuracy_table, holds, plot
 
 lines = {"what we got": reliability(chances, data.val.y), "honest": ([0.2, 1], [0.2, 1])}
 plot(lines, "confidence", "share of right answers", f"{len(few.train):,} labels, plain", marks=True)
@@ -440,7 +440,7 @@ holds(modest[-1] < 0.5, "smoothed by 0.9, the network is not sure of anything an
 
 
 # %%
-from fasttricks.exercises import check
+from fasttricks.course import check
 
 
 def gap(eps, classes):

@@ -69,7 +69,7 @@ budget
 # %%
 from IPython.display import Markdown
 
-from fasttricks.findings import headline
+from fasttricks.course import headline
 from fasttricks.tricks import transfer
 
 print(headline("transfer"))
@@ -91,8 +91,8 @@ fresh = train(small, few, images=quarter, evaluations=8, label="100 labels")
 # %%
 import matplotlib.pyplot as plt
 
+from fasttricks.course import accuracy_table, holds, plot, show
 from fasttricks.loop import accuracy
-from fasttricks.report import accuracy_table, holds, plot, show
 
 seen, _, scores = zip(*fresh.curve, strict=True)
 own_labels = accuracy(fresh.net, few, few.train, small)
@@ -138,9 +138,9 @@ plt.show()
 from fasttricks.models import begin, given_state, head_of
 
 torch.manual_seed(0)
-net = begin(BASELINE, budget.model, data.channels, len(data.classes))
+net = begin(BASELINE, budget.model, data.channels, len(data.classes), budget.image_size)
 head, first = head_of(net), net.pretrained_cfg["first_conv"] + ".weight"
-own, given = dict(net.state_dict()), given_state("letters", budget.model)
+own, given = dict(net.state_dict()), given_state("letters", budget.model, budget.image_size)
 states = {"random": own, "letters": given}
 
 # %% [markdown]
@@ -248,7 +248,7 @@ holds(report.missing_keys == [f"{head}.weight", f"{head}.bias"], "it missed the 
 
 # %% tags=["nbval-check-output"]
 torch.manual_seed(0)
-state = begin(BASELINE + Transfer(), budget.model, 1, 10).state_dict()
+state = begin(BASELINE + Transfer(), budget.model, 1, 10, budget.image_size).state_dict()
 holds(all(torch.equal(state[n], tensor) for n, tensor in headless.items()), "the body is given")
 heads = [name for name in state if transfer.is_head(name, head)]
 holds(all(torch.equal(state[name], own[name]) for name in heads), "the head is the seed's")
@@ -403,7 +403,7 @@ for name, runs in arms.items():
 # The file's head, of another size, is left out:
 
 # %% tags=["nbval-check-output"]
-foreign = given_state(str(files["brief"]), budget.model)[f"{head}.weight"]
+foreign = given_state(str(files["brief"]), budget.model, budget.image_size)[f"{head}.weight"]
 kept = arms["brief"][0].net.state_dict()[f"{head}.weight"]
 holds(len(foreign) == len(letters.classes), "the file's head has a row a character")
 holds(len(kept) == 10, "the net that began with it has ten rows")
@@ -461,7 +461,7 @@ from safetensors import safe_open
 
 from fasttricks.models import letters_file
 
-with safe_open(letters_file(budget.model), "pt") as file:
+with safe_open(letters_file(budget.model, budget.image_size), "pt") as file:
     glyphs = int(file.metadata()["images"])
 cost = glyphs / brief.images_per_second
 enough = np.interp(reached["scratch"][-1], np.maximum.accumulate(reached["letters"]), sizes)
@@ -555,7 +555,7 @@ holds(remains[-1] < 0.5, "at the highest, most of them is forgotten")
 
 
 # %%
-from fasttricks.exercises import check
+from fasttricks.course import check
 
 
 def recolour(weight, colours):

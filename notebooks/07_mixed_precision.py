@@ -56,8 +56,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from fasttricks import BASELINE, MixedPrecision, choose_budget, load, train, train_arms
+from fasttricks.course import accuracy_against_time, accuracy_table, holds, median, plot
 from fasttricks.loop import cross_entropy, fit, now
-from fasttricks.report import accuracy_against_time, accuracy_table, holds, median, plot
 
 budget, data, device = choose_budget(), load(), BASELINE.world.device()
 here = data.to(device, budget.image_size)
@@ -70,7 +70,7 @@ here = data.to(device, budget.image_size)
 # %%
 from IPython.display import Markdown
 
-from fasttricks.findings import headline
+from fasttricks.course import headline
 from fasttricks.tricks import precision
 
 print(headline("precision"))
@@ -587,7 +587,7 @@ holds(fp16[8] < 0.8 * bf16[8], "with a loss scale of 2^8, fp16 is closer to fp32
 
 
 # %%
-from fasttricks.exercises import check
+from fasttricks.course import check
 
 
 def is_lost(weight, update, dtype):

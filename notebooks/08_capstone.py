@@ -56,8 +56,8 @@ print(about())
 
 # %%
 from fasttricks import BASELINE, SEVEN, choose_budget, load, train, train_arms
+from fasttricks.course import accuracy_against_time, caption, holds, recipe_table, table
 from fasttricks.models import letters_cost
-from fasttricks.report import accuracy_against_time, caption, holds, recipe_table, table
 
 budget, data = choose_budget(), load()
 budget
@@ -143,7 +143,7 @@ for seed in range(budget.seeds):
 
 # %% tags=["result"]
 print(caption(arms["plain"][0]))
-print("letters weights, not on these clocks:", letters_cost(budget.model))
+print("letters weights, not on these clocks:", letters_cost(budget.model, budget.image_size))
 table(arms)
 
 # %% [markdown]
@@ -167,8 +167,8 @@ plt.show()
 # The stages of the loop are the shares that torch's profiler finds in a short run.
 
 # %%
-from fasttricks.report import shares
-from fasttricks.speed import limits, stages
+from fasttricks.course import shares
+from fasttricks.study.limits import limits, stages
 
 walls = {}
 for name in ("plain", "six, one process"):
@@ -261,7 +261,7 @@ rungs = train_arms(ladder, sized, images=budget.whole // 2)
 # %%
 from itertools import pairwise
 
-from fasttricks.report import bars, gains, interval
+from fasttricks.course import bars, gains, interval
 
 steps = pairwise(rungs.items())
 climbed = {name: gains(runs, below) for (_, below), (name, runs) in steps}
@@ -302,7 +302,7 @@ plt.show()
 # accuracy alone: does the interval lie on one side of zero? With three seeds, this asks that all three agree.
 
 # %%
-from fasttricks.report import median
+from fasttricks.course import median
 
 
 def verdict(points):
@@ -377,10 +377,10 @@ from pathlib import Path
 import timm
 from safetensors.torch import load_file
 
-from fasttricks.train import save
+from fasttricks.models import save_weights
 
 folder = Path(tempfile.mkdtemp())
-save(best, folder / "clothes.safetensors")
+save_weights(best.net, folder / "clothes.safetensors")
 again = timm.create_model(budget.model, in_chans=1, num_classes=10)
 again.load_state_dict(load_file(folder / "clothes.safetensors"))
 
@@ -390,7 +390,7 @@ again.load_state_dict(load_file(folder / "clothes.safetensors"))
 # %%
 import torch
 
-from fasttricks.report import show
+from fasttricks.course import show
 
 some = sized.test[:5]
 with torch.inference_mode():
@@ -492,7 +492,7 @@ holds(found["processes"] == 2, "two processes of torchrun wrote one record")
 
 
 # %%
-from fasttricks.exercises import check
+from fasttricks.course import check
 
 
 def leave_one_out(recipe):

@@ -54,7 +54,7 @@ def train_subsets(world: loop.World) -> int:
         for chosen in combinations(others, size):
             recipe = sum(chosen, start=BASELINE + Distributed(share_devices=True))
             torch.manual_seed(0)
-            net = begin(recipe, "test_resnet", 1, 10)
+            net = begin(recipe, "test_resnet", 1, 10, 28)
             done = loop.fit(recipe, net, data, 2 * recipe.global_batch, 0, 1, world)
             assert done.steps == 2
             assert all(tensor.isfinite().all() for tensor in net.state_dict().values())

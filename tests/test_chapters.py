@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from fasttricks.exercises import judge
+from fasttricks.course.exercises import judge
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 CHAPTERS = {path.stem: path for path in (Path(__file__).parent / "chapters").glob("[a-z]*.py")}

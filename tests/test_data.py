@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fasttricks import data as data_module
 from fasttricks import load
 from fasttricks.data import Data, flip, resize
+from fasttricks.sources import fashion_mnist, loadable
 
 CPU = torch.device("cpu")
 
@@ -68,8 +68,8 @@ def test_subset_refuses(small, count):
 @pytest.fixture
 def copied(tmp_path, monkeypatch):
     """A copy of the data folder that may be damaged."""
-    shutil.copytree(data_module.ROOT, tmp_path / "data")
-    monkeypatch.setattr(data_module, "ROOT", tmp_path / "data")
+    shutil.copytree(fashion_mnist.ROOT, tmp_path / "data")
+    monkeypatch.setattr(fashion_mnist, "ROOT", tmp_path / "data")
     return tmp_path / "data"
 
 
@@ -106,7 +106,7 @@ def test_a_folder_of_images(photos):
     assert data.classes == ("green", "red")
     assert [len(s) for s in (data.train, data.val, data.test)] == [24, 3, 3]
     assert data.channels == 3
-    assert data.named
+    assert loadable(data.name)
     again = load(str(photos))
     assert torch.equal(again.train.x, data.train.x)
     reds = data.train.x[data.train.y == 1].float()

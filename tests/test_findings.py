@@ -1,32 +1,42 @@
-"""Findings follow from the records alone: smallest rung that reaches, paired ratios, intervals."""
+"""Findings follow from the records alone: lengths that reach, paired ratios, intervals."""
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from fasttricks import BASELINE, bench, train
+from fasttricks import BASELINE, train
 from fasttricks.__main__ import main
 from fasttricks.budget import BUDGETS
-from fasttricks.findings import (
+from fasttricks.study.findings import (
+    FINDINGS,
     Arm,
     arm_of,
-    as_table,
     compare,
-    curves,
-    figure,
     findings,
     headline,
-    missing,
     outcome,
-    page,
-    studies,
+    published,
     summary,
     verdict,
 )
-from fasttricks.record import write_json
+from fasttricks.study.pages import (
+    as_table,
+    curves,
+    figure,
+    page,
+    publish,
+    studies,
+    unfinished,
+    write_report,
+)
+from fasttricks.study.plan import DECLARED, TARGET, read_study, search_state, target_of
+from fasttricks.study.runs import RESULTS, append_record, read_records
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def arm(images, accuracy, train):
@@ -38,20 +48,20 @@ def arm(images, accuracy, train):
 PLAIN = arm([100, 200], [[0.7, 0.7, 0.7], [0.9, 0.9, 0.9]], [10, 20])
 
 
-def test_the_smallest_rung_that_reaches_counts():
+def test_the_smallest_length_that_reaches_counts():
     fast = arm([50, 100, 200], [[0.7] * 3, [0.85, 0.9, 0.8], [0.9] * 3], [1, 2, 4])
     found = compare("fast", fast, "plain", PLAIN, 0.85)
     assert (found.images, found.reached, found.seeds) == (100, 2, 3)
     assert (found.train, found.wall) == (2, 7)
     assert found.ratio == 10
     assert found.wall_ratio == pytest.approx(25 / 7)
-    assert found.low < 10 <= found.high, "some resamples need the rung above"
+    assert found.low < 10 <= found.high, "some resamples need the length above"
 
 
 def test_the_last_round_says_what_an_image_costs(recorded):
     study, found, _ = recorded
     assert arm_of(study, found, "plain").train[-1].tolist() == [20, 21]
-    most = study.rung("plain", 0)
+    most = study.length("plain", 0)
     run = found["plain", most][0]
     paces = (10.0, 12.0)
     last = {seed: replace(run, images_seen=2 * most, train_seconds=pace, wall_seconds=pace + 5)
@@ -63,14 +73,15 @@ def test_the_last_round_says_what_an_image_costs(recorded):
 
 def test_a_last_round_that_has_only_begun_is_called_missing(recorded):
     study, found, _ = recorded
-    begun = {**found, ("last plain", 128): found["plain", study.rung("plain", 0)]}
-    assert "last round" in missing(study, begun)[-1]
+    begun = {**found, ("last plain", 128): found["plain", study.length("plain", 0)]}
+    assert "last round" in unfinished(study, begun)[-1]
     complete, runs = studies()["cpu"]
-    assert missing(complete, runs) == [], "that of the repository is finished"
+    assert unfinished(complete, runs) == [], "that of the repository is finished"
     seeds = dict(runs[("last plain", BUDGETS["cpu"].plain)])
     del seeds[4]
     assert (
-        "last round" in missing(complete, {**runs, ("last plain", BUDGETS["cpu"].plain): seeds})[0]
+        "last round"
+        in unfinished(complete, {**runs, ("last plain", BUDGETS["cpu"].plain): seeds})[0]
     )
 
 
@@ -94,44 +105,43 @@ def test_plain_against_itself_is_one():
 @pytest.fixture
 def recorded(small, tmp_path):
     """The CPU's study with few seeds, what its few records hold, and the names of their arms."""
-    declared = (bench.ROOT / "bench" / "cpu.toml").read_text()
+    declared = (ROOT / "bench" / "cpu.toml").read_text(encoding="utf-8")
     declared = declared.replace("seeds = 5", "seeds = 2").replace("= 20\n", "= 1\n", 1)
     (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / bench.DECLARED).write_text(declared)
-    study = bench.read_study(tmp_path / "cpu" / bench.DECLARED)
+    (tmp_path / "cpu" / DECLARED).write_text(declared)
+    study = read_study(tmp_path / "cpu" / DECLARED)
     run = train(BASELINE, small, images=128)
     arms = {"plain": 20.0, "whole": 2.0, "add mixup": 25.0, "no mixup": 1.0}
     found = {
-        (name, study.rung(name, number)): {
+        (name, study.length(name, number)): {
             seed: replace(run, val_accuracy=accuracy, train_seconds=share * (seconds + seed))
             for seed in range(2)
         }
         for name, seconds in arms.items()
         for number, accuracy, share in ((0, 0.9, 1.0), (-0.5, 0.6, 0.9), (-1, 0.5, 0.8))
     }
-    found["six", study.rung("six", 0)] = {0: run, 1: run}  # and no other rung yet
-    found[bench.TARGET, 192_000] = {0: replace(run, val_accuracy=0.85)}
+    found["six", study.length("six", 0)] = {0: run, 1: run}  # and no other length yet
+    found[TARGET, 192_000] = {0: replace(run, val_accuracy=0.85)}
     for (name, images), runs in found.items():
         for seed, made in runs.items():
-            path = bench.Trial(name, BASELINE, images, seed).path(tmp_path / "cpu")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, replace(made, seed=seed, images_seen=images).to_json())
-    return study, bench.read_records(tmp_path / "cpu"), set(arms)
+            record = replace(made, seed=seed, images_seen=images).to_json()
+            append_record(tmp_path / "cpu", name, record)
+    return study, read_records(tmp_path / "cpu"), set(arms)
 
 
-def test_records_to_a_sentence(recorded, monkeypatch):
+def test_records_to_a_sentence(recorded, tmp_path):
     study, found, arms = recorded
     rows = {row.arm: row for row in findings(study, found)}
     assert set(rows) == arms
     assert rows["no mixup"].against == "whole"
     assert rows["add mixup"].ratio == pytest.approx(20.5 / 25.5)
     assert arm_of(study, found, "add cyclic") is None
-    monkeypatch.setattr("fasttricks.findings.studies", lambda results: {"cpu": (study, found)})
-    said = headline("mixup")
+    write_report(tmp_path)
+    said = headline("mixup", tmp_path)
     assert "plain training 20.50, with it 25.50: 0.80 times as soon" in said
     assert "all seven 2.50, without it 1.50: 1.67 times as soon" in said
     assert "2 paired seeds" in said
-    assert "No study" in headline("cyclic")
+    assert "No study" in headline("cyclic", tmp_path)
 
 
 def test_the_summary_sorts_by_verdict():
@@ -166,7 +176,7 @@ def test_the_report_is_the_same_for_the_same_records(recorded, tmp_path, capsys)
     before = [file.read_bytes() for file in files]
     assert main(["report", "--results", str(tmp_path)]) == 0
     assert [file.read_bytes() for file in files] == before
-    text = files[0].read_text()
+    text = files[0].read_text(encoding="utf-8")
     assert "add mixup" in text
     assert "Not found yet: add cyclic, " in text
     assert "its last round" in text
@@ -175,7 +185,7 @@ def test_the_report_is_the_same_for_the_same_records(recorded, tmp_path, capsys)
     assert text == page("cpu", *recorded[:2])
 
 
-def test_the_curves_are_the_rungs(recorded):
+def test_the_curves_are_the_lengths(recorded):
     study, found, _ = recorded
     (axes,) = curves(study, found, "test").axes
     plain, whole = (container.lines[0] for container in axes.containers)
@@ -187,10 +197,10 @@ def test_the_curves_are_the_rungs(recorded):
 
 def test_the_budget_is_what_its_study_found():
     for study, found in studies().values():
-        size, target = BUDGETS[study.budget], bench.target_of(study, found)
+        size, target = BUDGETS[study.budget], target_of(study, found)
         assert size.target == math.floor(100 * target) / 100, "rounded down, for runs are few"
-        assert bench.stands(study, "plain", found, target) == (size.plain, True)
-        assert bench.stands(study, "whole", found, target) == (size.whole, True)
+        assert search_state(study, "plain", found, target) == (size.plain, True)
+        assert search_state(study, "whole", found, target) == (size.whole, True)
 
 
 def test_no_records_is_a_sentence(tmp_path, capsys):
@@ -219,3 +229,25 @@ def test_an_interval_that_reaches_never_runs_to_the_edge():
     assert line.get_xdata()[0] == left == arrow.get_xdata()[0] < dot.get_xdata()[0]
     assert arrow.get_marker() == "<"
     plt.close("all")
+
+
+def test_what_is_published_survives_its_file(recorded, tmp_path):
+    study, found, _ = recorded
+    write_report(tmp_path)
+    (stored,) = published(tmp_path)
+    assert repr(stored) == repr(publish("cpu", study, found)), "NaN and infinity too"
+    path = tmp_path / "cpu" / FINDINGS
+    (tmp_path / "cpu" / "runs.jsonl").write_text("no record", encoding="utf-8")
+    assert published(tmp_path) == [stored], "a bad record stops nobody who reads findings"
+    for broken in ("{", "{}", '{"schema": 9}', "[]"):
+        path.write_text(broken, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"findings\.json cannot be read .*fasttricks report"):
+            headline("mixup", tmp_path)
+
+
+def test_the_published_findings_follow_from_the_records():
+    stored = {one.study: one for one in published()}
+    assert stored
+    for name, (study, found) in studies().items():
+        assert repr(stored[name]) == repr(publish(name, study, found))
+    assert set(stored) == {path.parent.name for path in RESULTS.glob(f"*/{DECLARED}")}

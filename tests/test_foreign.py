@@ -38,7 +38,7 @@ def test_the_body_is_the_given_one_and_the_head_is_fresh(given, recipe, channels
     torch.manual_seed(0)
     fresh = create(MODEL, channels, 10).state_dict()
     torch.manual_seed(0)
-    ours = begin(recipe, MODEL, channels, 10).state_dict()
+    ours = begin(recipe, MODEL, channels, 10, 28).state_dict()
     for name, tensor in ours.items():
         wanted = fresh[name] if name.startswith("classifier.") else given[name]
         if name == "conv_stem.weight" and channels == 1:
@@ -48,7 +48,7 @@ def test_the_body_is_the_given_one_and_the_head_is_fresh(given, recipe, channels
 
 def test_body_and_head_learn(small, recipe):
     torch.manual_seed(0)
-    before = begin(recipe, MODEL, 1, 10).state_dict()
+    before = begin(recipe, MODEL, 1, 10, 28).state_dict()
     after = train(recipe, small, images=256, model=MODEL).net.state_dict()
     for name in ("conv_stem.weight", "blocks.6.0.conv_pw.weight", "classifier.weight"):
         assert not torch.equal(after[name], before[name]), name
@@ -56,7 +56,7 @@ def test_body_and_head_learn(small, recipe):
 
 
 def test_with_its_own_head_it_sees_what_a_photograph_shows(given, recipe):
-    net = begin(recipe, MODEL, 3, 1000).eval()
+    net = begin(recipe, MODEL, 3, 1000, 28).eval()
     net.load_state_dict(given)
     look = timm.data.create_transform(**timm.data.resolve_model_data_config(net))
     with cbook.get_sample_data("grace_hopper.jpg") as file, torch.inference_mode():

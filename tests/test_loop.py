@@ -19,7 +19,7 @@ def test_every_subset_trains(size, small):
     """The other half of the 2^7, with processes, is in test_processes.py."""
     for chosen in combinations(ALONE, size):
         recipe = sum(chosen, start=BASELINE)
-        net = begin(recipe, "test_resnet", 1, 10)
+        net = begin(recipe, "test_resnet", 1, 10, 28)
         done = fit(recipe, net, small, 2 * recipe.global_batch, 0, 1)
         assert done.steps == 2
         assert all(tensor.isfinite().all() for tensor in net.state_dict().values()), recipe.names
@@ -53,8 +53,10 @@ def test_a_skipped_step_advances_nothing(small, monkeypatch):
         lambda self, device: torch.amp.GradScaler("cpu", init_scale=2.0**40),
     )
     done = fit(recipe, create("test_resnet", 1, 10), small, 10 * 64, 0, 1)
-    skipped = done.images // 64 - 10
-    assert done.steps == 10
+    skipped = done.skipped
+    assert (done.steps, done.images) == (10, 640), (
+        "a skipped step's images are not among those seen"
+    )
     assert skipped > 0
     assert rates[: skipped + 1] == rates[:1] * (skipped + 1)
     curve = [(recipe.lr_at(step, 10), recipe.momentum_at(step, 10)) for step in range(10)]
@@ -64,7 +66,14 @@ def test_a_skipped_step_advances_nothing(small, monkeypatch):
 def test_endless_overflow_is_given_up(small):
     net = create("test_resnet", 1, 10)
     torch.nn.init.constant_(net.fc.weight, float("nan"))
-    with pytest.raises(FloatingPointError, match="use a lower rate"):
+    with pytest.raises(FloatingPointError, match="in the loss itself, in the forward pass"):
+        fit(PLAIN + MixedPrecision("fp16"), net, small, 640, 0, 1)
+
+
+def test_overflowing_gradients_are_told_from_an_overflowing_loss(small, monkeypatch):
+    net = create("test_resnet", 1, 10)
+    net.fc.weight.register_hook(lambda grad: grad * float("inf"))
+    with pytest.raises(FloatingPointError, match="overflowed in the gradients"):
         fit(PLAIN + MixedPrecision("fp16"), net, small, 640, 0, 1)
 
 

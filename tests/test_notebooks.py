@@ -14,7 +14,9 @@ import nbformat
 import pytest
 
 from fasttricks import BASELINE, SEVEN
-from fasttricks.findings import headline, page, studies
+from fasttricks.study.findings import headline, published
+from fasttricks.study.pages import page, studies
+from fasttricks.study.runs import read_records
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -69,7 +71,9 @@ def test_opens_with_its_title(notebook):
     assert notebook.cells[0].source.startswith(titles[0])
 
 
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["repository"]
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "urls"
+]["repository"]
 
 
 def test_all_first_cells_are_one(notebook):
@@ -124,7 +128,7 @@ def test_nbval_cannot_be_fooled(tmp_path):
         nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-q", "-rA",
                "--nbval-cell-timeout=50", "-p", "no:cacheprovider", str(tmp_path)]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=200, cwd=tmp_path)
     verdicts = dict(
         reversed(v) for v in re.findall(r"^(PASSED|FAILED) (\w+)\.ipynb", done.stdout, re.M)
     )
@@ -133,8 +137,8 @@ def test_nbval_cannot_be_fooled(tmp_path):
 
 
 def test_environment_and_pyproject_are_in_step():
-    environment = (ROOT / "environment.yml").read_text()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     listed = re.findall(r"^\s*- (.+?)\s*$", environment, re.M)
     assert "-e .[dev]" in listed
     assert f"python{project['requires-python']}" in listed
@@ -151,7 +155,7 @@ def test_environment_and_pyproject_are_in_step():
 
 
 def test_stored_weights_tell_how_they_were_made():
-    for path in (ROOT / "data" / "weights").glob("*.safetensors"):
+    for path in (ROOT / "fasttricks" / "weights").glob("*.safetensors"):
         header = path.read_bytes()
         size = int.from_bytes(header[:8], "little")
         note = json.loads(header[8 : 8 + size])["__metadata__"]
@@ -165,7 +169,7 @@ def test_the_readme_shows_what_the_capstone_found(monkeypatch):
     import readme
 
     notebook = nbformat.read(ROOT / "notebooks" / "08_capstone.ipynb", as_version=4)
-    shown = (ROOT / "README.md").read_text()
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.capstone(notebook) in shown
     assert "speed-up, train clock" in readme.capstone(notebook)
     assert re.search(r"chose nothing: test 0\.\d{4} \(95 %", readme.capstone(notebook))
@@ -176,28 +180,33 @@ def test_every_published_figure_follows_from_the_records(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "tools")
     import readme
 
-    shown = (ROOT / "README.md").read_text()
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.study() in shown
     recorded = studies()
     assert recorded
     for name, (declared, found) in recorded.items():
-        assert (readme.RESULTS / f"{name}.md").read_text() == page(name, declared, found)
+        assert (readme.RESULTS / f"{name}.md").read_text(encoding="utf-8") == page(
+            name, declared, found
+        )
         assert f"{name}.png" in shown
         for kind in ("", "-curves"):
             assert (readme.RESULTS / f"{name}{kind}.png").stat().st_size > 1000
+    monkeypatch.syspath_prepend(ROOT / "bench" / "peers")
+    import study as beside
+
     assert readme.peers() in shown
-    for file in readme.PEERS.glob("*.toml"):
-        declared, name = readme.beside.read(file), f"peers-{file.stem}"
-        found = readme.read_records(readme.RESULTS / name, readme.beside.parse)
-        target = readme.beside.goal(declared, readme.RESULTS)[1]
-        made = readme.beside.page(declared, found, target)
-        assert (readme.RESULTS / f"{name}.md").read_text() == made
-    one = next(iter(recorded.values()))[1]
-    for (arm, _), runs in one.items():
-        if arm.endswith("plain"):  # the last round too
-            runs.update({seed: replace(run, train_seconds=1e6) for seed, run in runs.items()})
-    monkeypatch.setattr(readme, "studies", lambda results: recorded)
-    assert readme.study() not in shown, "another record would be another table"
+    for file in (ROOT / "bench" / "peers").glob("*.toml"):
+        declared, folder = beside.read(file), readme.RESULTS / f"peers-{file.stem}"
+        found = read_records(folder, beside.parse)
+        target = beside.goal(declared, readme.RESULTS)[1]
+        made = beside.page(declared, found, target)
+        assert folder.with_suffix(".md").read_text(encoding="utf-8") == made
+        table = json.loads((folder / beside.TABLE).read_text(encoding="utf-8"))
+        assert table == beside.published(declared, found, target)
+    (one,) = published()
+    slower = [replace(row, train=2 * row.train) for row in one.rows]
+    monkeypatch.setattr(readme, "published", lambda results: [replace(one, rows=slower)])
+    assert readme.study() not in shown, "another finding would be another table"
 
 
 def test_every_chapter_begins_with_what_the_records_say():
@@ -213,7 +222,7 @@ def test_every_chapter_begins_with_what_the_records_say():
 
 
 def test_the_readmes_tree_is_the_tree():
-    shown = (ROOT / "README.md").read_text()
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in re.findall(r"^    ((?:fasttricks|notebooks|data|tests|tools)/\S*)", shown, re.M):
         assert list(ROOT.glob(path.rstrip("/"))), path
     modules = {path.name for path in (ROOT / "fasttricks").glob("[a-z_]*.py")} - {"__init__.py"}

@@ -5,13 +5,16 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from fasttricks import BASELINE, train
-from fasttricks.bench import DECLARED, ROOT, TARGET, read_records
-from fasttricks.record import hardware, versions, write_json
+from fasttricks.machine import hardware, versions
+from fasttricks.study.plan import DECLARED, TARGET
+from fasttricks.study.runs import RUNS, append_record, read_records
 
+ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "bench" / "peers"
 NEEDS = {"fastai_one_cycle": 512, "plain_loop": 1024}  # images at which a peer arrives
 
@@ -54,14 +57,29 @@ plain_loop = 512
 def results(tmp_path, small):
     """A study of ours with nothing but its target, 0.85."""
     declared = (
-        (ROOT / "bench" / "cpu.toml").read_text().replace("target_seeds = 20", "target_seeds = 1")
+        (ROOT / "bench" / "cpu.toml")
+        .read_text(encoding="utf-8")
+        .replace("target_seeds = 20", "target_seeds = 1")
     )
     run = replace(train(BASELINE, small, images=128), val_accuracy=0.85, images_seen=192_000)
-    record = tmp_path / "results" / "tiny" / TARGET / "192000-0.json"
-    record.parent.mkdir(parents=True)
-    write_json(record, run.to_json())
-    (record.parents[1] / DECLARED).write_text(declared)
+    folder = tmp_path / "results" / "tiny"
+    append_record(folder, TARGET, run.to_json())
+    (folder / DECLARED).write_text(declared, encoding="utf-8")
     return tmp_path / "results"
+
+
+def forget(folder, arm, images, seed):
+    """Take one run out of a study's records."""
+    path = folder / RUNS
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    what = (arm, images, seed)
+    kept = [
+        line
+        for line in lines
+        if (r := json.loads(line)) and (r["arm"], r["images_seen"], r["seed"]) != what
+    ]
+    assert len(kept) == len(lines) - 1
+    path.write_text("".join(kept), encoding="utf-8")
 
 
 @pytest.fixture
@@ -103,13 +121,13 @@ def test_tuned_then_searched_then_written(study, file, results, made, monkeypatc
     whole = min(trial.images for trial in made if trial.arm == "whole") / 1000
     assert f"| {1024 / 500 / whole:.2f} |" in rows["| plain_loop"]
     count = len(made)
-    (results / "peers-tiny" / "plain_loop" / "1024-1.json").unlink()
+    forget(results / "peers-tiny", "plain_loop", 1024, 1)
     assert study.measure(file, results, hours=1)
     assert [(trial.arm, trial.seed) for trial in made[count:]] == [("plain_loop", 1)]
     assert not list(study.trials(declared, found, 0.85))
     monkeypatch.setattr(sys, "argv", ["study.py", str(file), "--results", str(results), "--report"])
     assert study.main() == 0
-    assert (results / "peers-tiny.md").read_text() == text
+    assert (results / "peers-tiny.md").read_text(encoding="utf-8") == text
 
 
 def test_of_equally_accurate_settings_the_fastest_is_taken(study, file):
@@ -130,16 +148,20 @@ def test_wrong_input_is_one_sentence(study, file, results, made, monkeypatch, ca
     assert study.main() == 2
     assert "no records yet" in capsys.readouterr().err
     assert study.measure(file, results, hours=1)
-    record = results / "peers-tiny" / "plain_loop" / "512-0.json"
-    whole = json.loads(record.read_text())
-    for change, word in (({"schema": 9}, "schema"), ({"mood": 1}, "mood"), ({"seed": 5}, "seed")):
-        record.write_text(json.dumps({**whole, **change}))
+    path = results / "peers-tiny" / RUNS
+    lines = path.read_text(encoding="utf-8").splitlines()
+    last = json.loads(lines[-1])
+    for change, word in (({"schema": 9}, "schema"), ({"mood": 1}, "mood"), ({"seed": 0}, "seed")):
+        wrong = [*lines[:-1], json.dumps({**last, **change})]
+        path.write_text("\n".join(wrong) + "\n", encoding="utf-8")
         assert study.main() == 2
         said = capsys.readouterr().err
         assert word in said
-        assert str(record) in said
-    record.write_text(json.dumps(whole))
-    file.write_text(file.read_text().replace("plain_loop = 512", "no_such_peer = 512"))
+        assert f"{path}, line {len(lines)}" in said
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    file.write_text(
+        file.read_text(encoding="utf-8").replace("plain_loop = 512", "no_such_peer = 512")
+    )
     assert study.main() == 2
     assert "no_such_peer" in capsys.readouterr().err
 
@@ -174,7 +196,7 @@ def test_a_peer_learns_and_answers_the_same_again(peer):
         done = subprocess.run(
             [sys.executable, PEERS / f"{peer}.py", *(f"--{k}={v}" for k, v in words.items())],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=300,
         )
         assert done.returncode == 0, done.stderr

@@ -46,8 +46,10 @@ def test_loss_scale_is_torchs():
 def test_auto_on_a_cpu(monkeypatch, native):
     monkeypatch.setattr(precision, "native_bf16", lambda device: native)
     trick = MixedPrecision()
-    assert trick.choose(CPU) == "bf16"
-    assert ("expect no gain" in trick.note(CPU)) is not native
+    assert trick.choose(CPU) == ("bf16" if native else "fp32")
+    assert ("trains in fp32" in trick.note(CPU)) is not native
+    assert ("only imitates bf16" in MixedPrecision("bf16").note(CPU)) is not native
+    assert MixedPrecision("fp32").note(CPU) == ""
     assert not trick.scaler(CPU).is_enabled()
 
 

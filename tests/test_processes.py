@@ -12,7 +12,7 @@ from fasttricks import BASELINE, SEVEN, Data, Distributed, train
 from fasttricks.launch import command_line, environment
 from fasttricks.loop import World
 from fasttricks.models import begin
-from fasttricks.speed import measure
+from fasttricks.study.limits import measure
 
 HERE = Path(__file__).parent
 
@@ -24,10 +24,10 @@ def alone():
 
 def start(processes: int, out: Path, *words: str) -> dict:
     """What in_processes.py saw under torchrun."""
-    command = command_line(processes)[:-1]  # a file instead of a module
+    command = command_line(processes, out.parent)[:-1]  # a file instead of a module
     done = subprocess.run(
         [*command, str(HERE / "in_processes.py"), str(out), *words],
-        text=True,
+        encoding="utf-8",
         timeout=300,
         env=environment(processes, 0.0),
         stdout=subprocess.PIPE,
@@ -37,7 +37,7 @@ def start(processes: int, out: Path, *words: str) -> dict:
     return torch.load(out, weights_only=True)
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, 3, 5, 6, 7])  # a batch of 32 is divided by two alone
 def test_shares_of_a_batch_train_as_the_whole(processes, alone, tmp_path):
     words = ["subsets"] if processes == 2 else []
     together = start(processes, tmp_path / "seen.pt", *words)
@@ -58,14 +58,15 @@ def test_all_seven_launched(data):
     assert (run.labels, run.precision) == (2000, whole.precision.choose(torch.device("cpu")))
     fresh = train(whole - "distributed", few, images=2 * whole.global_batch, fresh=True)
     assert run.net.state_dict().keys() == fresh.net.state_dict().keys()
-    begun = begin(whole, "test_resnet", 1, 10).state_dict()
+    begun = begin(whole, "test_resnet", 1, 10, 28).state_dict()
     assert all((run.net.state_dict()[name] != begun[name]).any() for name in begun), "all came back"
     here = train(whole - "distributed", few, images=2 * whole.global_batch)
     assert fresh.val_accuracy == here.val_accuracy, "a fresh process does what this one does"
 
 
 def test_a_failure_is_told_with_its_last_words(small, monkeypatch):
-    monkeypatch.setattr("fasttricks.launch.command_line", lambda n: [sys.executable, "-c", "1/0"])
+    words = [sys.executable, "-c", "1/0"]
+    monkeypatch.setattr("fasttricks.launch.command_line", lambda count, folder: words)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         train(BASELINE, small, images=128, fresh=True)
 
@@ -73,6 +74,17 @@ def test_a_failure_is_told_with_its_last_words(small, monkeypatch):
 def test_hand_made_data_cannot_be_launched(small):
     with pytest.raises(ValueError, match="by name"):
         train(BASELINE, Data("mine", small.classes, small.train, small.val, small.test), fresh=True)
+
+
+def test_data_that_were_changed_by_hand_are_refused(data):
+    changed = data.subset(2000)
+    changed.train.x[7, 0, 3, 3] ^= 1
+    try:
+        with pytest.raises(ValueError, match="changed by hand are trained on in one process"):
+            train(BASELINE, changed, images=128, fresh=True)
+    finally:
+        changed.train.x[7, 0, 3, 3] ^= 1
+    assert train(BASELINE, changed, images=128, fresh=True).labels == 2000
 
 
 def test_steps_and_all_reduces_are_measured_in_real_processes():

@@ -26,7 +26,7 @@ def test_is_timms(file):
     theirs = timm.create_model(
         "test_resnet", pretrained=True, in_chans=1, num_classes=10, pretrained_cfg_overlay=overlay
     ).state_dict()
-    ours = begin(BASELINE + Transfer(str(file)), "test_resnet", 1, 10).state_dict()
+    ours = begin(BASELINE + Transfer(str(file)), "test_resnet", 1, 10, 28).state_dict()
     assert list(ours) == list(theirs)
     for name, tensor in theirs.items():
         if not name.startswith("fc."):
@@ -35,7 +35,7 @@ def test_is_timms(file):
 
 def test_body_moves_and_head_stays(file):
     fresh = create("test_resnet", 3, 10).state_dict()
-    moved = transplant(fresh, given_state(str(file), "test_resnet"), "fc")
+    moved = transplant(fresh, given_state(str(file), "test_resnet", 28), "fc")
     assert torch.equal(moved["fc.weight"], fresh["fc.weight"])
     assert not torch.equal(moved["conv1.0.weight"], fresh["conv1.0.weight"])
 
@@ -43,18 +43,18 @@ def test_body_moves_and_head_stays(file):
 def test_grey_weights_serve_colour_images():
     """A grey image in three equal colours looks to the new body as it did to the old one."""
     torch.manual_seed(0)
-    grey = begin(BASELINE + Transfer(), "test_resnet", 1, 10).eval()
-    colour = begin(BASELINE + Transfer(), "test_resnet", 3, 10).eval()
+    grey = begin(BASELINE + Transfer(), "test_resnet", 1, 10, 28).eval()
+    colour = begin(BASELINE + Transfer(), "test_resnet", 3, 10, 28).eval()
     x = torch.rand(2, 1, 28, 28)
     seen, again = grey.forward_features(x), colour.forward_features(x.expand(-1, 3, -1, -1))
     assert torch.allclose(seen, again, atol=1e-5)
 
 
 def test_pth_is_the_same(file, tmp_path):
-    state = given_state(str(file), "test_resnet")
+    state = given_state(str(file), "test_resnet", 28)
     for content in (state, {"state_dict": state}):
         torch.save(content, tmp_path / "same.pth")
-        again = given_state(str(tmp_path / "same.pth"), "test_resnet")
+        again = given_state(str(tmp_path / "same.pth"), "test_resnet", 28)
         assert all(torch.equal(again[name], state[name]) for name in state)
 
 
@@ -77,10 +77,10 @@ def test_body_rate_and_freezing():
 
 def test_a_frozen_body_keeps_its_weights(small, file):
     run = train(BASELINE + Transfer(str(file), freeze=1.0), small, images=256, model="test_resnet")
-    state = begin(BASELINE + Transfer(str(file)), "test_resnet", 1, 10).state_dict()
+    state = begin(BASELINE + Transfer(str(file)), "test_resnet", 1, 10, 28).state_dict()
     assert torch.equal(run.net.state_dict()["conv1.0.weight"], state["conv1.0.weight"])
     torch.manual_seed(0)
-    first_head = begin(BASELINE + Transfer(str(file)), "test_resnet", 1, 10).fc.weight
+    first_head = begin(BASELINE + Transfer(str(file)), "test_resnet", 1, 10, 28).fc.weight
     assert not torch.equal(run.net.fc.weight, first_head)
 
 
@@ -104,15 +104,15 @@ def test_unsafe_and_broken_files(tmp_path, file, capsys):
         ("list.pth", "no state_dict"),
     ]:
         with pytest.raises(ValueError, match=words):
-            given_state(str(tmp_path / name), "test_resnet")
+            given_state(str(tmp_path / name), "test_resnet", 28)
     assert "code has run" not in capsys.readouterr().out
 
 
 def test_missing_and_unfitting_files(file):
     with pytest.raises(FileNotFoundError, match="missing; check the path"):
-        given_state("nowhere.safetensors", "test_resnet")
+        given_state("nowhere.safetensors", "test_resnet", 28)
     with pytest.raises(ValueError, match="do not fit this model"):
-        begin(BASELINE + Transfer(str(file)), "test_vit", 1, 10)
+        begin(BASELINE + Transfer(str(file)), "test_vit", 1, 10, 28)
 
 
 def test_no_network_no_imagenet(monkeypatch):
@@ -121,7 +121,7 @@ def test_no_network_no_imagenet(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", refuse)
     with pytest.raises(FileNotFoundError, match="need a network"):
-        given_state("imagenet", "resnet18")
+        given_state("imagenet", "resnet18", 28)
 
 
 @pytest.mark.parametrize("wrong", [{"source": ""}, {"body_lr": 0.0}, {"freeze": 1.5}])

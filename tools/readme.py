@@ -1,26 +1,14 @@
 """Put the capstone's table and the findings of studies into the README."""
 
+import json
 import re
-import sys
 from pathlib import Path
 
 import nbformat
 from execute import ROOT, pictures, texts
 
-from fasttricks.bench import read_records, target_of
-from fasttricks.findings import (
-    as_markdown,
-    findings,
-    hardware_of,
-    missing,
-    studies,
-    summary,
-    tables,
-)
-
-PEERS = ROOT / "bench" / "peers"
-sys.path.append(str(PEERS))
-import study as beside  # noqa: E402
+from fasttricks.study.findings import published, summary
+from fasttricks.study.pages import tables
 
 FIGURE = ROOT / "notebooks" / "images" / "capstone.png"
 RESULTS = ROOT / "data" / "results"
@@ -41,7 +29,8 @@ def capstone(notebook: nbformat.NotebookNode) -> str:
     table, tested = ("".join(texts(notebook, tag)).rstrip("\n") for tag in ("result", "tested"))
     indented = "\n".join(f"    {line}".rstrip() for line in table.splitlines())
     return (
-        f"\n![validation accuracy against seconds]({FIGURE.relative_to(ROOT)})\n\n{indented}\n\n"
+        f"\n![validation accuracy against seconds]({FIGURE.relative_to(ROOT).as_posix()})\n\n"
+        f"{indented}\n\n"
         "The last run of all seven, judged by the 10,000 test images, which chose nothing: "
         f"{tested}.\n\n"
     )
@@ -50,18 +39,16 @@ def capstone(notebook: nbformat.NotebookNode) -> str:
 def study(results: Path = RESULTS) -> str:
     """The README's part between the marks of the study: a figure and tables for each study."""
     parts = []
-    for name, (declared, found) in studies(results).items():
-        where = results.relative_to(ROOT)
-        runs, rows = sum(map(len, found.values())), findings(declared, found)
+    where = results.relative_to(ROOT).as_posix()
+    for found in published(results):
         parts += [
-            f"On {hardware_of(found)}, {runs} runs, {declared.seeds} paired seeds. The target, a "
-            f"validation accuracy of {target_of(declared, found)}, is the median of "
-            f"{declared.target_seeds} seeds of tuned plain training. "
-            f"[All runs]({where}/{name}.md).",
-            *missing(declared, found),
-            summary(rows),
-            f"![what each trick is worth]({where}/{name}.png)",
-            *tables(rows),
+            f"On {found.hardware}, {found.runs} runs, {found.seeds} paired seeds. The target, a "
+            f"validation accuracy of {found.target}, is the median of {found.target_seeds} seeds "
+            f"of tuned plain training. [All runs]({where}/{found.study}.md).",
+            *found.unfinished,
+            summary(found.rows),
+            f"![what each trick is worth]({where}/{found.study}.png)",
+            *tables(found.rows),
         ]
     return "\n" + "\n\n".join(parts) + "\n\n"
 
@@ -69,18 +56,14 @@ def study(results: Path = RESULTS) -> str:
 def peers(results: Path = RESULTS) -> str:
     """The README's part between the marks of the peers: a table for each study that found some."""
     parts = []
-    for file in sorted(PEERS.glob("*.toml")):
-        declared = beside.read(file)
-        name = beside.folder_of(declared)
-        found = read_records(results / name, beside.parse)
-        target = beside.goal(declared, results)[1]
-        rows = beside.compared(declared, found, target)
-        if len(rows):
+    for file in sorted(results.glob("*/table.json")):
+        found, page = json.loads(file.read_text(encoding="utf-8")), file.parent.with_suffix(".md")
+        if found["table"]:
             parts += [
-                f"To validation accuracy {target}, {declared.seeds} paired seeds, on "
-                f"{hardware_of(found)}. [All settings]({results.relative_to(ROOT)}/{name}.md).",
-                *beside.unknown(declared, found, target),
-                as_markdown(rows),
+                f"To validation accuracy {found['target']}, {found['seeds']} paired seeds, on "
+                f"{found['hardware']}. [All settings]({page.relative_to(ROOT).as_posix()}).",
+                *found["unfinished"],
+                found["table"],
             ]
     return "\n" + "\n\n".join([BESIDE, *parts]) + "\n\n" if parts else ""
 
@@ -102,8 +85,9 @@ def main(readme: Path = ROOT / "README.md") -> None:
     notebook = nbformat.read(ROOT / "notebooks" / "08_capstone.ipynb", as_version=4)
     FIGURE.parent.mkdir(exist_ok=True)
     FIGURE.write_bytes(figure(notebook))
-    text = put(readme.read_text(), "capstone", capstone(notebook))
-    readme.write_text(put(put(text, "study", study()), "peers", peers()))
+    text = put(readme.read_text(encoding="utf-8"), "capstone", capstone(notebook))
+    text = put(put(text, "study", study()), "peers", peers())
+    readme.write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

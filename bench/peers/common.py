@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import v2
 
-from fasttricks import budget, load, models, record
+from fasttricks import budget, load, machine, models
 from fasttricks.data import Split
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -97,8 +97,8 @@ def main(fit: Callable[[Task], None], package: str) -> None:
         "train_seconds": seconds,
         "wall_seconds": time.time() - options.started,
         "val_accuracy": found,
-        "hardware": record.hardware(),
-        "versions": {**record.versions(), package: version(package)},
+        "hardware": machine.hardware(),
+        "versions": {**machine.versions(), package: version(package)},
     }
     print(json.dumps(answer), file=said, flush=True)
     os._exit(0)  # the loaders' workers need not be waited for

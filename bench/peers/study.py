@@ -3,8 +3,8 @@
     python bench/peers/study.py bench/peers/cpu.toml --hours 1
     python bench/peers/study.py bench/peers/cpu.toml --report
 
-The target is that of the study the file names. The search is `fasttricks bench`'s: rungs of images,
-the smallest whose mean accuracy is at the target. A record a run; a stopped study goes on.
+The target is that of the study the file names. The search is `fasttricks bench`'s: a ladder of
+lengths, the smallest whose mean accuracy is at the target. A record a run; a stopped study goes on.
 """
 
 import argparse
@@ -23,23 +23,24 @@ from typing import Any
 import pandas as pd
 
 from fasttricks import Run, load, train
-from fasttricks.bench import (
+from fasttricks.machine import name_of_machine
+from fasttricks.record import SCHEMA, write_json
+from fasttricks.study.findings import arm_of, compare, hardware_of, seconds, times
+from fasttricks.study.pages import as_markdown
+from fasttricks.study.plan import (
     DECLARED,
     LAST,
-    ROOT,
     Found,
-    read_records,
+    arm_recipe,
     read_study,
-    recipe_of,
-    stands,
+    search_state,
     target_of,
     whole_batches,
 )
-from fasttricks.findings import arm_of, as_markdown, compare, seconds, times
-from fasttricks.record import SCHEMA, machine, write_json
+from fasttricks.study.runs import RESULTS, append_record, read_records
 
 HERE = Path(__file__).parent
-RESULTS = ROOT / "data" / "results"
+TABLE = "table.json"  # what the README quotes, beside the records
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ class Search:
     arms: dict[str, int]
     best: dict[str, tuple[float, int]]  # a peer's rate and batch
 
-    def rung(self, arm: str, number: float) -> int:
-        """The images of an arm's rung."""
+    def length(self, arm: str, number: float) -> int:
+        """The images of a run on the ladder."""
         images = self.arms[arm] * self.ratio**number
         if arm in self.best:
             return whole_epochs(images, self.best[arm][1])
@@ -128,7 +129,7 @@ def parse(content: dict[str, Any]) -> Run | PeerRun:
 def read(file: Path) -> Study:
     """The study of a file. Raises ValueError with file and field where it is wrong."""
     try:
-        study = Study(**tomllib.loads(file.read_text()))
+        study = Study(**tomllib.loads(file.read_text(encoding="utf-8")))
         for peer in study.peers:
             if not (HERE / f"{peer}.py").exists():
                 raise ValueError(f"peers: there is no {peer}.py.")
@@ -168,13 +169,13 @@ def begin(study: Study, best: dict[str, tuple[float, int]]) -> Search:
 
 
 def trials(study: Study, found: Found, target: float) -> Iterator[Trial]:
-    """The runs that are to be made next, in turns: tuning, a rung of every open arm, last round."""
+    """The runs to be made next, in turns: tuning, a length of each open arm, the last round."""
     todo, best = tune(study, found)
     if todo:
         yield from todo
         return
     search = begin(study, best)
-    at = {arm: stands(search, arm, found, target) for arm in search.arms}
+    at = {arm: search_state(search, arm, found, target) for arm in search.arms}
     open_arms = {arm: images for arm, (images, done) in at.items() if not done}
     turns = open_arms or {f"{LAST} {arm}": images for arm, (images, _) in at.items() if images}
     for seed in range(study.seeds):
@@ -187,7 +188,7 @@ def run(trial: Trial, study: Study, budget: str, target: float) -> Run | PeerRun
     """Make one run in a fresh process. Raises RuntimeError with its last words if it fails."""
     if trial.setting is None:
         return train(
-            recipe_of(trial.arm),
+            arm_recipe(trial.arm),
             load(),
             images=trial.images,
             seed=trial.seed,
@@ -231,9 +232,8 @@ def measure(file: Path, results: Path, hours: float) -> bool:
                 f"seed {trial.seed}: {made.val_accuracy:.4f} in {made.train_seconds:.1f} s",
                 flush=True,
             )
-            path = folder / trial.arm / f"{trial.images}-{trial.seed}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, made.to_json() if isinstance(made, Run) else asdict(made))
+            own = made.to_json() if isinstance(made, Run) else asdict(made)
+            append_record(folder, trial.arm, own)
             found.setdefault((trial.arm, trial.images), {})[trial.seed] = made
     print("Complete.")
     return True
@@ -260,7 +260,7 @@ def compared(study: Study, found: Found, target: float) -> pd.DataFrame:
     done = [
         arm
         for arm in search.arms
-        if not (missing and arm in best) and stands(search, arm, found, target)[1]
+        if not (missing and arm in best) and search_state(search, arm, found, target)[1]
     ]
     for name in done if "whole" in done else ():
         arm, whole = arm_of(search, found, name), arm_of(search, found, "whole")
@@ -293,6 +293,18 @@ def unknown(study: Study, found: Found, target: float) -> list[str]:
     return said
 
 
+def published(study: Study, found: Found, target: float) -> dict[str, Any]:
+    """What the README quotes, as plain values."""
+    rows = compared(study, found, target)
+    return {
+        "target": target,
+        "seeds": study.seeds,
+        "hardware": hardware_of(found),
+        "unfinished": unknown(study, found, target),
+        "table": as_markdown(rows) if len(rows) else "",
+    }
+
+
 def page(study: Study, found: Found, target: float) -> str:
     """What the records say, as Markdown; the same for the same records."""
     rows = compared(study, found, target)
@@ -308,8 +320,9 @@ def page(study: Study, found: Found, target: float) -> str:
                 for name, number in run.versions.items()}  # fmt: skip
     parts = [
         "# Peers",
-        f"Seconds to validation accuracy {target}, {machine(one.hardware)}, n = {study.seeds} "
-        "paired seeds, in turns, each run in a fresh process. Ratios are of the train clock, "
+        f"Seconds to validation accuracy {target}, {name_of_machine(one.hardware)}, "
+        f"n = {study.seeds} paired seeds, in turns, each run in a fresh process. "
+        "Ratios are of the train clock, "
         "the last column's of the cold wall. "
         f"{', '.join(f'{name} {number}' for name, number in sorted(packages.items()))}. "
         "Written by `bench/peers/study.py --report` from the records.",
@@ -337,7 +350,9 @@ def main() -> int:
         if not found:
             raise ValueError(f"{options.study}: there are no records yet; run it without --report.")
         out = options.results / f"{folder_of(study)}.md"
-        out.write_text(page(study, found, goal(study, options.results)[1]))
+        target = goal(study, options.results)[1]
+        out.write_text(page(study, found, target), encoding="utf-8")
+        write_json(out.with_suffix("") / TABLE, published(study, found, target))
         print(out)
     except (ValueError, OSError) as error:
         print(f"peers: {error}", file=sys.stderr)

@@ -15,7 +15,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from inspect import signature
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -26,6 +28,17 @@ from torch.nn.parallel import DistributedDataParallel
 # Each process keeps its own batch-norm statistics; torch has renamed the option that says so.
 NEWER = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
 OWN_STATISTICS = {"forward_sync_buffers" if NEWER else "broadcast_buffers": False}
+TIMEOUT = timedelta(minutes=10)  # a process that waits longer for the others gives up
+
+
+def cores() -> int:
+    """How many cores this process may use: by its affinity, and its container's quota."""
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(seen or 1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return seen or 1
 
 
 def shard(
@@ -48,6 +61,14 @@ class World:
         """This process's rows of a tensor that is the same everywhere."""
         return shard(values, self.rank, self.processes)
 
+    def weight(
+        self,
+        images: int,  # in this process's shard
+        batch: int,  # images in the global batch
+    ) -> float:
+        """The factor of the shard's mean loss that makes the averaged gradient the batch's own."""
+        return images * self.processes / batch
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model whose backward pass averages gradients over all processes."""
         if self.processes == 1:
@@ -59,6 +80,22 @@ class World:
         if self.processes > 1:
             dist.all_reduce(value, op)
         return value
+
+    def first(
+        self,
+        number: int,  # each process's own
+        device: torch.device,
+    ) -> int:
+        """The first process's number, for all."""
+        own = torch.tensor(number if self.rank == 0 else 0, device=device)
+        return int(self.reduce(own))
+
+    def wait(self) -> None:
+        """Until every process is here, for days if need be: one of them may be making weights."""
+        if self.processes > 1:
+            patient = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+            dist.barrier(patient)
+            dist.destroy_process_group(patient)
 
     def average_buffers(self, model: nn.Module) -> None:
         """Give every process the mean of the batch-norm statistics that each one gathered."""
@@ -87,7 +124,7 @@ class Distributed:
     def count(self) -> int:
         """How many processes this machine is to start, or the number that torchrun started."""
         cuda = torch.cuda.is_available()
-        devices = torch.cuda.device_count() if cuda else os.cpu_count() or 1
+        devices = torch.cuda.device_count() if cuda else cores()
         wanted = self.processes or (devices if cuda else min(2, devices))
         if "LOCAL_WORLD_SIZE" in os.environ:
             started = int(os.environ["WORLD_SIZE"])
@@ -123,7 +160,11 @@ class Distributed:
         )
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if own_gpu else "gloo")  # NCCL refuses to share a GPU
+        dist.init_process_group(
+            "nccl" if own_gpu else "gloo",  # NCCL refuses to share a GPU
+            timeout=TIMEOUT,
+            device_id=device if own_gpu else None,
+        )
         try:
             yield World(dist.get_rank(), dist.get_world_size())
             dist.barrier()

@@ -20,7 +20,7 @@ from torch import Tensor
 def transplant(
     own: dict[str, Tensor],  # the new model's state, by name
     given: dict[str, Tensor],  # the other model's state, by name
-    head: str,  # name of the classifier, e.g. "fc"; it is left as it is
+    head: str | tuple[str, ...],  # name of the classifier, e.g. "fc"; it is left as it is
 ) -> dict[str, Tensor]:
     """The new state: the given body, the own head. Raises ValueError where a body differs.
 
@@ -55,9 +55,13 @@ def recolour(
     return filters
 
 
-def is_head(name: str, head: str) -> bool:
-    """Whether a tensor's name belongs to the classifier."""
-    return name.startswith(head + ".")
+def is_head(
+    name: str,  # of a tensor
+    head: str | tuple[str, ...],  # name of the classifier; some models have two
+) -> bool:
+    """Whether a tensor belongs to the classifier."""
+    heads = (head,) if isinstance(head, str) else head
+    return name.startswith(tuple(f"{one}." for one in heads))
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Scratch:
     slots: ClassVar[tuple[str, ...]] = ("start",)
     source: ClassVar[None] = None
 
-    def rate(self, name: str, head: str, depth: float) -> float:
+    def rate(self, name: str, head: str | tuple[str, ...], depth: float) -> float:
         """The factor of a parameter's learning rate."""
         return 1.0
 
@@ -95,7 +99,7 @@ class Transfer:
     def rate(
         self,
         name: str,  # of a parameter
-        head: str,  # name of the classifier
+        head: str | tuple[str, ...],  # name of the classifier
         depth: float,  # where it stands in the model, 0 at the input, below 1
     ) -> float:
         """The factor of a parameter's learning rate; 0 says that it does not learn.

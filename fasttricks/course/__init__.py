@@ -1,0 +1,30 @@
+"""What only notebooks show and check with: tables, figures, checked claims, exercises."""
+
+from statistics import median
+
+from ..study.findings import headline, published
+from ..study.statistics import gains, interval
+from .checks import holds
+from .exercises import check
+from .figures import accuracy_against_time, bars, plot, shares, show, tally
+from .tables import accuracy_table, caption, recipe_table, table
+
+__all__ = [
+    "accuracy_against_time",
+    "accuracy_table",
+    "bars",
+    "caption",
+    "check",
+    "gains",
+    "headline",
+    "holds",
+    "interval",
+    "median",
+    "plot",
+    "published",
+    "recipe_table",
+    "shares",
+    "show",
+    "table",
+    "tally",
+]

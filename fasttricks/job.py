@@ -1,0 +1,72 @@
+"""One run in plain values, checked, so that it can be handed to another process."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from .recipe import Recipe
+from .tricks import MixedPrecision
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train on what, for how long."""
+
+    recipe: Recipe
+    budget: str
+    data: str
+    fingerprint: int | None  # of the data that is meant; None where it is handed over itself
+    labels: int  # images to train on
+    val: int | None  # the first so many images validate; None for all
+    model: str
+    image_size: int
+    precision: str  # what "auto" means here: "fp32", "bf16" or "fp16"
+    images: int  # images to see
+    seed: int
+    target: float
+    evaluations: int
+    test: bool
+    label: str
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        batch, processes = self.recipe.global_batch, self.recipe.world.count()
+        if batch > self.labels:
+            raise ValueError(
+                f"A batch of {batch} needs that many images to train on; there are {self.labels}."
+            )
+        if self.images < batch:
+            raise ValueError(f"images must be one batch ({batch}) or more, not {self.images}.")
+        if batch < processes:
+            raise ValueError(
+                f"A global batch of {batch} has no image for each of {processes} processes; "
+                f"start {batch} or fewer."
+            )
+        if not 0 < self.target <= 1:
+            raise ValueError(f"target must be an accuracy in (0, 1], not {self.target}.")
+        if self.seed < 0 or self.evaluations < 1 or self.image_size < 1:
+            raise ValueError(
+                f"seed must be 0 or more, evaluations and image_size 1 or more, not "
+                f"{self.seed}, {self.evaluations} and {self.image_size}."
+            )
+        steps = self.images // batch
+        for step in {0, steps - 1, *range(0, steps, max(1, steps // 100))}:
+            if not math.isfinite(self.recipe.lr_at(step, steps)):
+                raise ValueError(f"The learning rate of step {step} is not finite; lower it.")
+
+    @property
+    def settled(self) -> Recipe:
+        """The recipe with its precision named, for "auto" may mean another one elsewhere."""
+        others = tuple(t for t in self.recipe.tricks if not isinstance(t, MixedPrecision))
+        return replace(self.recipe, tricks=(*others, MixedPrecision(self.precision)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "recipe": self.recipe.to_json()}
+
+    @classmethod
+    def from_json(cls, job: dict[str, Any]) -> "Job":
+        """The job of `to_json`."""
+        return cls(**{**job, "recipe": Recipe.from_json(job["recipe"])})

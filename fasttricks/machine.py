@@ -1,0 +1,125 @@
+"""The machine under a run: what it is, how its device is set, how much memory it took."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import psutil
+import torch
+
+from .tricks.distributed import cores
+
+PACKAGES = ("torchvision", "timm", "fasttricks")
+ABSENT = "not installed"
+
+
+def cache_folder() -> Path:
+    """Where weights and decoded images are kept; FASTTRICKS_CACHE names another place."""
+    given = os.environ.get("FASTTRICKS_CACHE")
+    return Path(given) if given else platformdirs.user_cache_path("fasttricks")
+
+
+@contextmanager
+def settings(device: torch.device) -> Iterator[None]:
+    """One policy for every run on a GPU: cuDNN tries its algorithms and keeps the fastest.
+
+    TF32 stays as PyTorch has it: allowed in convolutions, not in products of matrices. What was
+    set before is set again afterwards.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def peak_memory(device: torch.device) -> float:
+    """GB: the most that tensors took on a GPU in this run, or this process of a CPU's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 1e9
+    import resource  # which Windows lacks
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1e9 if sys.platform == "darwin" else 1e6)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Python's and the packages' versions."""
+    ours = {"python": platform.python_version(), "torch": str(torch.__version__)}  # with its CUDA
+    return {**ours, **{name: version_of(name) for name in PACKAGES}}
+
+
+def version_of(package: str) -> str:
+    """A package's installed version."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ABSENT
+
+
+@cache
+def hardware() -> dict[str, Any]:
+    """The machine, as far as it shapes the clocks."""
+    cuda = torch.cuda.is_available()
+    limit, driver = (
+        ask("nvidia-smi", f"--query-gpu={name}", "--format=csv,noheader") if cuda else None
+        for name in ("power.limit", "driver_version")
+    )
+    return {
+        "cpu": cpu_name(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "gpu_count": torch.cuda.device_count(),
+        "power_limit": limit,
+        "driver": driver,
+        "matmul": torch.get_float32_matmul_precision(),
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32 if cuda else None,
+        "cudnn_benchmark": True if cuda else None,  # see `settings`
+    }
+
+
+def name_of_machine(hardware: dict[str, Any]) -> str:
+    """The device that trains, in a few words."""
+    if hardware["gpu"]:
+        return f"{hardware['gpu_count']} x {hardware['gpu']}"
+    return f"{hardware['cpu']}, {hardware['cores']} cores"
+
+
+def cpu_name() -> str:
+    """The processor's name, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The repository's commit, or an empty string outside one."""
+    return ask("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD")
+
+
+def ask(*command: str) -> str:
+    """The first line a command prints, or an empty string where it fails."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ""
+    return done.stdout.strip().split("\n")[0]

@@ -1,0 +1,30 @@
+"""Where images come from: a name or a folder, and the module that reads it."""
+
+from pathlib import Path
+
+from ..data import Data
+
+NAMES = ("fashion-mnist", "letters")
+
+
+def load(
+    name: str = "fashion-mnist",  # or "letters", or a folder with one subfolder a class
+    size: int = 64,  # pixels a side at which a folder's images are decoded
+) -> Data:
+    """The named images. Raises OSError or ValueError with what to do where they cannot be had."""
+    if name == "fashion-mnist":
+        from .fashion_mnist import load_fashion_mnist
+
+        return load_fashion_mnist()
+    if name == "letters":
+        from .letters import load_letters
+
+        return load_letters()
+    from .folder import load_folder
+
+    return load_folder(Path(name), size)
+
+
+def loadable(name: str) -> bool:
+    """Whether another process can `load` what has this name."""
+    return name in NAMES or Path(name).is_dir()

@@ -1,0 +1,1 @@
+"""The instrument: declared studies, their runs, what the records say, and limits of speed."""

@@ -1,0 +1,253 @@
+"""The loop against its own limit and the chip's, where its time goes, and how processes scale."""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.profiler import profile, record_function
+
+from ..budget import BASELINE, choose_budget
+from ..data import Data
+from ..launch import call, environment
+from ..loop import cross_entropy, fit, now
+from ..models import begin, optimizer_for
+from ..recipe import Recipe
+from ..record import write_json
+from ..sources import load
+from ..tricks.distributed import ALONE, Distributed, World
+from ..tricks.precision import DTYPES
+
+ROUNDS = 7
+
+
+def resident(
+    recipe: Recipe,
+    net: torch.nn.Module,
+    data: Data,
+    steps: int,
+    world: World = ALONE,
+) -> float:
+    """Images a second of forward, backward and step alone, the same batch every time."""
+    device, batch = data.train.y.device, recipe.global_batch
+    drawn = next(data.draws(batch, torch.Generator().manual_seed(0)))
+    x, q = data.batch(*(world.shard(values) for values in drawn))
+    optimizer, scaler = optimizer_for(recipe, net), recipe.precision.scaler(device)
+    wrapped = world.wrap(net)
+    started = now(device)
+    for _ in range(steps):
+        with recipe.precision.autocast(device):
+            loss = cross_entropy(wrapped(x), q)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    return steps * batch / (now(device) - started)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How fast a recipe's loop is, beside what bounds it; medians over turns."""
+
+    loop: float  # images a second of the whole loop
+    resident: float  # images a second of forward, backward and step alone
+    share: float  # of the second that the loop reaches, turn by turn
+    image: float  # floating-point operations of forward and backward, an image
+    peak: float  # operations a second of a product of matrices, in the recipe's precision
+
+    @property
+    def utilisation(self) -> float:
+        """The share of the peak that the loop's useful operations make up (model-FLOPs)."""
+        return self.loop * self.image / self.peak
+
+
+def limits(
+    recipe: Recipe,
+    data: Data,
+    model: str,
+    image_size: int,
+    images: int = 12_800,  # a turn
+    rounds: int = ROUNDS,  # turns
+) -> Limits:
+    """Measure the loop and its limits in turns; one more turn than `rounds` warms up."""
+    device = recipe.world.device()
+    data, steps = data.to(device, image_size), max(1, images // recipe.global_batch)
+    net = begin(recipe, model, data.channels, len(data.classes), image_size).to(device)
+    operations = flops(recipe, net, data)
+    turns = []
+    for seed in range(rounds + 1):
+        done = fit(recipe, net, data, images, seed, evaluations=1)
+        peak = matmul_peak(device, DTYPES[recipe.precision.choose(device)])
+        turns.append((done.images / done.train_seconds, resident(recipe, net, data, steps), peak))
+    loops, residents, peaks = zip(*turns[1:], strict=True)
+    return Limits(
+        loop=statistics.median(loops),
+        resident=statistics.median(residents),
+        share=statistics.median(a / b for a, b, _ in turns[1:]),
+        image=operations,
+        peak=statistics.median(peaks),
+    )
+
+
+def flops(recipe: Recipe, net: torch.nn.Module, data: Data) -> float:
+    """Floating-point operations of forward and backward, an image; a multiply-add is two."""
+    from torch.utils.flop_counter import FlopCounterMode  # not on the cold wall of a run
+
+    batch = recipe.global_batch
+    x, q = data.batch(*next(data.draws(batch, torch.Generator().manual_seed(0))))
+    with FlopCounterMode(display=False) as counter:
+        cross_entropy(net(x), q).backward()
+    net.zero_grad()
+    return counter.get_total_flops() / batch
+
+
+def matmul_peak(
+    device: torch.device,
+    dtype: torch.dtype,
+) -> float:
+    """The device's floating-point operations a second in a product of square matrices."""
+    side = 8192 if device.type == "cuda" else 2048
+    a, b = torch.randn(2, side, side, device=device).to(dtype)
+    seconds = []
+    for _ in range(3):
+        started = now(device)
+        a @ b
+        seconds.append(now(device) - started)
+    return 2 * side**3 / min(seconds)  # a peak: the first ones warm up
+
+
+class Marked:
+    """Data whose batches the profiler sees as one stage."""
+
+    def __init__(self, data: Data) -> None:
+        self.data = data
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.data, name)
+
+    def batch(self, rows: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Data.batch`."""
+        with record_function("batch"):
+            return self.data.batch(rows, noise)
+
+
+def stages(
+    recipe: Recipe,
+    data: Data,
+    model: str,
+    image_size: int,
+    images: int = 5_120,
+) -> dict[str, float]:
+    """The share of a training run's time that each stage takes, by torch's profiler.
+
+    On a GPU, the time its kernels take; what remains of the run is the last stage.
+    """
+    device = recipe.world.device()
+    data = data.to(device, image_size)
+    net = begin(recipe, model, data.channels, len(data.classes), image_size).to(device)
+    fit(recipe, net, data, images, seed=0, evaluations=1)  # warms up
+    spans = []
+
+    def enter(*_: object) -> None:
+        spans.append(record_function("forward").__enter__())
+
+    def leave(*_: object) -> None:
+        spans.pop().__exit__(None, None, None)
+
+    few = Marked(replace(data, val=data.val[:1]))
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler reports itself on stderr
+    with profile() as seen:
+        hooks = net.register_forward_pre_hook(enter), net.register_forward_hook(leave)
+        done = fit(recipe, net, few, images, seed=0, evaluations=1)
+    for hook in hooks:
+        hook.remove()
+    clock = "device_time_total" if device.type == "cuda" else "cpu_time_total"
+    names = {"batch": "batch", "forward": "forward", "autograd": "backward", "Optimizer": "step"}
+    found = dict.fromkeys(names.values(), 0.0)
+    for event in seen.events():
+        stage = names.get(event.name.split("::")[0].split(".")[0])
+        if stage and event.cpu_parent is None:
+            found[stage] += getattr(event, clock) / 1e6 / done.train_seconds
+    return {**found, "the rest": 1 - sum(found.values())}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is to be measured in several processes, in plain values."""
+
+    processes: int
+    budget: str
+    batches: Sequence[int]  # images of a step in each process
+    sizes: Sequence[int]  # bytes of an all-reduce
+    rounds: int  # turns that count
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Median seconds of a plain step by images in each process, of an all-reduce by bytes."""
+
+    alone: dict[int, float]  # the first process computes, the others wait
+    together: dict[int, float]  # all compute, and average their gradients
+    all_reduce: dict[int, float]
+
+
+def measure(
+    processes: int,
+    batches: Sequence[int],  # images of a step in each process
+    sizes: Sequence[int] = (),  # bytes of an all-reduce
+    shares: int = 1,  # the cores make so many equal shares, and a process has one
+    rounds: int = 3,
+) -> Speeds:
+    """Measure in new processes; steps alone and together take turns, seeing the same machine."""
+    probe = Probe(processes, choose_budget().name, batches, sizes, rounds)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_json(folder / "probe.json", asdict(probe))
+        environ = environment(max(processes, shares), time.time())
+        found = call(processes, "fasttricks.study.probe", folder, environ, list)
+    return Speeds(**{part: {int(k): v for k, v in some.items()} for part, some in found.items()})
+
+
+def measure_here(probe: Probe) -> Speeds:
+    """Measure in this process, together with those that torchrun started beside it."""
+    size, world = choose_budget(probe.budget), Distributed(probe.processes, share_devices=True)
+    with world.join() as here:
+        device, images = world.device(), size.images // 25
+        data = load().to(device, size.image_size)
+        shape = (data.channels, len(data.classes), size.image_size)
+        net = begin(BASELINE, size.model, *shape).to(device)
+
+        def step(batch: int, world: World) -> float:
+            plain = replace(BASELINE, batch=batch * world.processes)
+            steps = max(2, min(images // batch, images // 42))
+            return plain.batch / resident(plain, net, data, steps, world)
+
+        def alone(batch: int) -> float:
+            seconds = step(batch, ALONE) if here.rank == 0 else 0.0
+            here.reduce(torch.zeros(1, device=device))  # the others wait for the first
+            return seconds
+
+        def all_reduce(size: int) -> float:
+            numbers = torch.zeros(size // 4, device=device)
+            here.reduce(numbers)  # everyone is ready
+            started = now(device)
+            here.reduce(numbers)
+            return now(device) - started
+
+        def slowest(seconds: list[float]) -> float:
+            middle = statistics.median(seconds[1:])  # the first one warms up
+            given = torch.tensor(middle, dtype=torch.float64, device=device)
+            return here.reduce(given, dist.ReduceOp.MAX).item()
+
+        turns = range(probe.rounds + 1)
+        pairs = {b: [(alone(b), step(b, here)) for _ in turns] for b in probe.batches}
+        return Speeds(
+            alone={b: slowest([own for own, _ in pair]) for b, pair in pairs.items()},
+            together={b: slowest([joint for _, joint in pair]) for b, pair in pairs.items()},
+            all_reduce={s: slowest([all_reduce(s) for _ in range(26)]) for s in probe.sizes},
+        )

@@ -1,0 +1,119 @@
+"""Run a declared study, a line of JSON a run; a study that was stopped goes on where it was."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import machine
+from ..data import ROOT
+from ..record import Run
+from ..sources import load
+from ..train import train
+from .plan import DECLARED, LAST, Found, Trial, read_study, target_of, trials
+
+RESULTS = ROOT / "results"
+RUNS = "runs.jsonl"  # the records of a study, in its folder
+
+
+def read_records(
+    folder: Path,
+    parse: Callable[[dict[str, Any]], Any] = Run.from_json,
+) -> Found:
+    """All records of a study's folder. Raises ValueError with file and line where one is wrong.
+
+    A last line that was cut off while it was written is no record: its run is made again.
+    """
+    path, found, first = folder / RUNS, {}, ""
+    if not path.exists():
+        return found
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            break
+        where = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+            arm = record.pop("arm")
+            run = parse(record)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise ValueError(f"{where}: {error} Remove it, and it is made again.") from None
+        runs = found.setdefault((arm, run.images_seen), {})
+        if run.seed in runs:
+            raise ValueError(
+                f"{where}: {arm!r} has seed {run.seed} twice; a seed may be used once. Remove it."
+            )
+        runs[run.seed] = run
+        first = first or machine.name_of_machine(run.hardware)
+        if machine.name_of_machine(run.hardware) != first:
+            raise ValueError(
+                f"{where}: hardware is not that of line 1; one study is measured on one machine."
+            )
+    return found
+
+
+def append_record(
+    folder: Path,  # of a study
+    arm: str,
+    record: dict[str, Any],  # plain values
+) -> None:
+    """Add a run to a study's records, on the disk when this returns; drop a line cut off before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / RUNS).open("a+b") as file:
+        file.seek(0)
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+        line = json.dumps({"arm": arm, **record}, allow_nan=False)
+        file.write(line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def bench(
+    file: Path,  # the study
+    results: Path,  # its records go to a folder of the study's name in here
+    hours: float = float("inf"),  # no run is begun that would end later
+) -> bool:
+    """Make the runs that are missing; whether the study is complete."""
+    study, folder, data = read_study(file), results / file.stem, load()
+    found = read_records(folder)
+    end = time.monotonic() + 3600 * hours
+    while todo := list(trials(study, found)):
+        target = target_of(study, found)
+        left = sum(expected(trial, found) for trial in todo)
+        for number, trial in enumerate(todo, 1):
+            seconds = expected(trial, found)
+            if time.monotonic() + seconds > end:
+                print(
+                    f"Stopped in time; {len(todo) - number + 1} run(s) of this round are missing."
+                )
+                return False
+            run = train(
+                trial.recipe,
+                data,
+                images=trial.images,
+                seed=trial.seed,
+                target=target,
+                budget=study.budget,
+                fresh=True,
+                label=f"{number} of {len(todo)}, {left / 60:.0f} min left: {trial.arm}",
+            )
+            append_record(folder, trial.arm, run.to_json())
+            (folder / DECLARED).write_bytes(file.read_bytes())
+            found.setdefault((trial.arm, trial.images), {})[trial.seed] = run
+            left -= seconds
+    print(f"Complete: {sum(map(len, found.values()))} runs, target {target_of(study, found)}.")
+    return True
+
+
+def expected(trial: Trial, found: Found) -> float:
+    """Seconds that a run will take, by what the arm has taken an image so far; at least 10."""
+    walls = [
+        (run.wall_seconds, run.images_seen)
+        for (arm, _), runs in found.items()
+        if arm == trial.arm.removeprefix(f"{LAST} ")
+        for run in runs.values()
+    ]
+    seconds, images = map(sum, zip(*walls, strict=True)) if walls else (0.0, 1)
+    return max(10.0, seconds / images * trial.images)

@@ -1,0 +1,58 @@
+"""The loop's limits and stages are what they are said to be; no speed is asserted."""
+
+import pytest
+import torch
+from torch import nn
+
+from fasttricks import BASELINE, SEVEN
+from fasttricks.__main__ import main
+from fasttricks.course import shares
+from fasttricks.models import begin
+from fasttricks.study.limits import flops, limits, matmul_peak, stages
+
+SIX = sum(SEVEN, start=BASELINE) - "distributed"
+
+
+def test_operations_are_counted(small):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 10, bias=False))
+    forward = 2 * 28 * 28 * 10
+    assert flops(BASELINE, net, small) == 2 * forward, "forward, and the weights' gradient"
+    assert all(p.grad is None for p in net.parameters())
+    model = begin(BASELINE, "test_resnet", 1, 10, 28)
+    assert flops(BASELINE, model, small) > 1e6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_peak_is_a_speed(dtype):
+    assert 1e8 < matmul_peak(torch.device("cpu"), dtype) < 1e17
+
+
+def test_limits_bound_the_loop(small):
+    found = limits(SIX, small, "test_resnet", 28, images=640, rounds=1)
+    assert found.share == found.loop / found.resident
+    assert 0 < found.utilisation < 1
+    assert found.utilisation == pytest.approx(found.loop * found.image / found.peak)
+
+
+@pytest.mark.parametrize("recipe", [BASELINE, SIX], ids=["plain", "six"])
+def test_stages_are_parts_of_one_whole(small, recipe):
+    found = stages(recipe, small, "test_resnet", 28, images=1280)
+    assert list(found) == ["batch", "forward", "backward", "step", "the rest"]
+    assert sum(found.values()) == pytest.approx(1)
+    assert all(0 < share < 1 for share in found.values()), found
+    assert found["backward"] > found["batch"]
+
+
+def test_shares_draw_every_part():
+    parts = {"slow": {"a": 6.0, "b": 2.0}, "fast": {"a": 1.0, "b": 1.0}}
+    (axes,) = shares(parts, "test").axes
+    assert [bar.get_width() for bar in axes.patches] == [75, 25, 50, 50]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["slow\n8.0 s", "fast\n2.0 s"]
+    assert {text.get_text() for text in axes.texts} == {"6.0", "2.0", "1.0"}
+
+
+def test_the_command_tells_all(capsys, monkeypatch):
+    monkeypatch.setenv("FASTTRICKS_BUDGET", "smoke")
+    assert main(["speed", "--turns", "1"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("utilisation") == 2
