@@ -17,6 +17,7 @@ class Job:
     recipe: Recipe
     budget: str
     data: str
+    data_size: int  # pixels a side of the data as they were loaded
     fingerprint: int | None  # of the data that is meant; None where it is handed over itself
     labels: int  # images to train on
     val: int | None  # the first so many images validate; None for all

@@ -12,15 +12,17 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 from safetensors.torch import load_file
 
-from . import models, recipe
+from . import models
 from .job import Job
 from .progress import REPORT, Bar
+from .recipe import MODULES, Recipe
 from .record import Run, write_json
 from .tricks.distributed import cores
 
@@ -66,7 +68,7 @@ def environment(
     paths = [package, *beside, *filter(None, [os.environ.get("PYTHONPATH")])]
     extra = {WORKER: str(started), REPORT: "1", "PYTHONPATH": os.pathsep.join(paths)}
     if modules:
-        extra[recipe.MODULES] = ",".join(modules)
+        extra[MODULES] = ",".join(modules)
     if shares > 1:
         extra["OMP_NUM_THREADS"] = str(max(1, cores() // shares))
     if sys.platform in LOOPBACK:
@@ -127,14 +129,19 @@ def failure(
     status: int,
     last: str,  # words of the processes
 ) -> Exception:
-    """Why processes left no result: the error that came first, and whose it was."""
+    """Why processes left no result: one was killed, or else the error that came first."""
+    killed = re.search(r"Signal (?!15\b)\d+ \((\w+)\)", last)  # 15 is how the others are ended
+    if killed:
+        return RuntimeError(
+            f"One of {processes} processes was killed by {killed[1]}; SIGKILL is what a machine "
+            f"that runs out of memory sends."
+        )
     files = (json.loads(p.read_text(encoding="utf-8")) for p in folder.glob("error-*.json"))
     errors = sorted(files, key=lambda error: error["time"])
     if not errors:
-        killed = re.search(r"Signal (\d+) \((\w+)\)", last)
-        why = f"one was killed by {killed[2]}" if killed else f"status {status}"
         return RuntimeError(
-            f"{processes} launched process(es) left no result ({why}). Their last words:\n{last}"
+            f"{processes} launched process(es) left no result (status {status}). Their last "
+            f"words:\n{last}"
         )
     first = errors[0]
     kind = {"ValueError": ValueError, "OSError": OSError}.get(first["kind"], RuntimeError)
@@ -154,7 +161,7 @@ def foreign_modules(job: Job) -> list[str]:
             f"New processes cannot see {name}, which is defined in this notebook or program; put "
             f"it into a file of its own, such as {name.lower()}.py, and import it from there."
         )
-    ours = f"{recipe.__package__}."
+    ours = f"{__package__}."
     return sorted(name for name in modules if not name.startswith(ours))
 
 
@@ -167,13 +174,17 @@ def launch(
     """Run the job in new processes. Raises as `call` does, and ValueError for a hidden trick."""
     processes = job.recipe.world.count()
     environ = environment(processes, started, foreign_modules(job))
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        folder, bar = Path(name), Bar(job.label, job.images)
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
+        Bar(job.label, job.images) as bar,
+    ):
+        folder = Path(name)
         write_json(folder / "job.json", job.to_json())
         record = call(processes, "fasttricks.worker", folder, environ, bar.follow)
-        run = Run.from_json(record)
+        # The recipe is ours, not read back: it may hold a trick that only the environment named.
+        run = Run.from_json({**record, "recipe": Recipe().to_json()})
         net = models.create(job.model, channels, classes)
         net.load_state_dict(load_file(folder / "net.safetensors"))
-    run = run.with_net(net)
+    run = replace(run, recipe=job.recipe, net=net)
     bar.close(str(run))
     return run

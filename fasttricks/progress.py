@@ -40,7 +40,7 @@ def in_notebook() -> bool:
 
 
 class Bar:
-    """Counts the images of one run; `close` leaves one line behind."""
+    """Counts the images of one run, inside a `with`; `close` leaves one line behind."""
 
     def __init__(self, label: str, total: int, shown: bool = True) -> None:
         self.label, self.last = label, 0.0
@@ -59,6 +59,12 @@ class Bar:
             leave=False,
             disable=not self.drawing,
         )
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
 
     def show(self, images: int, accuracy: float | None) -> None:
         """Move the bar to so many images, and show the last validation accuracy."""

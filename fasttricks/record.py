@@ -4,7 +4,7 @@ import json
 import math
 import os
 import tempfile
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,6 @@ class Run:
             f"{self.images_seen:,} images in {self.train_seconds:.1f} s, validation accuracy "
             f"{self.val_accuracy:.4f}, {verdict} the target of {self.target:g}"
         )
-
-    def with_net(self, net: nn.Module) -> "Run":
-        """The same run with its trained model."""
-        return replace(self, net=net)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values under the names of the record."""

@@ -49,6 +49,7 @@ def train(
         recipe=recipe,
         budget=size.name,
         data=data.name,
+        data_size=data.train.x.shape[-1],
         fingerprint=data.fingerprint if elsewhere else None,
         labels=len(data.train),
         val=size.val,
@@ -138,6 +139,7 @@ def train_here(
         job.recipe.world.join() as world,
         torch.random.fork_rng(devices=gpus),
         machine.settings(device),
+        Bar(job.label, job.images, shown=first()) as bar,
     ):
         known = list(DTYPES)
         job = replace(job, precision=known[world.first(known.index(job.precision), device)])
@@ -147,7 +149,6 @@ def train_here(
         net = models.begin(recipe, job.model, *shape, given=world.rank == 0).to(device)
         data = replace(data, val=data.val[: job.val]).to(device, job.image_size)
         warm_up(recipe, net, data, world)
-        bar = Bar(job.label, job.images, shown=world.rank == 0)
         done = fit(recipe, net, data, job.images, job.seed, job.evaluations, world, bar.show)
         tested = accuracy(net, data, data.test, recipe, world) if job.test else None
         mine = (done.train_seconds, done.eval_seconds, time.time() - started)

@@ -1,0 +1,128 @@
+"""Launched processes: errors are told as they are, tricks are found, nothing is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import import_module
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fasttricks import BASELINE, Distributed, train
+from fasttricks.launch import Interrupted
+
+TWO = BASELINE + Distributed(2, share_devices=True)
+TRICK = '''
+import os
+import signal
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stumble:
+    """What process 1 does with its first batch."""
+
+    how: str = "goes on"
+    slots = ("batch_maps",)
+
+    def batch_map(self, x, q, rng):
+        if os.environ.get("RANK") == "1":
+            if self.how == "raises":
+                raise RuntimeError("a stone in the way")
+            if self.how == "is killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+        return x, q
+'''
+
+
+@pytest.fixture
+def stumble(tmp_path, monkeypatch):
+    """A trick of the reader's own, in a file of its own."""
+    (tmp_path / "stumble.py").write_text(TRICK, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield import_module("stumble").Stumble
+    del sys.modules["stumble"]
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """An empty folder for everything temporary."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+def test_a_trick_of_ones_own_is_launched_from_its_file(stumble, data, temporary):
+    run = train(TWO + stumble(), data.subset(640), images=256)
+    assert run.processes == 2
+    assert run.recipe.names == ("distributed", "stumble")
+    assert list(temporary.iterdir()) == [], "nothing is left behind"
+
+
+def test_an_error_is_told_with_its_process(stumble, data, temporary):
+    told = "Process 1 of 2 failed: RuntimeError: a stone"
+    with pytest.raises(RuntimeError, match=told) as caught:
+        train(TWO + stumble("raises"), data.subset(640), images=256)
+    assert "batch_map" in caught.value.__notes__[0], "where it happened"
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_process_that_was_killed_is_told(stumble, data):
+    with pytest.raises(RuntimeError, match="killed by SIGKILL"):
+        train(TWO + stumble("is killed"), data.subset(640), images=256)
+
+
+def test_a_trick_from_a_notebook_is_refused_before_anything_starts(stumble, data, monkeypatch):
+    monkeypatch.setattr(stumble, "__module__", "__main__")
+    monkeypatch.setattr(subprocess, "Popen", None)
+    with pytest.raises(ValueError, match=r"into a file of its own, such as stumble\.py, and imp"):
+        train(TWO + stumble(), data.subset(640), images=256)
+
+
+def test_a_notebook_shows_an_interrupt_in_one_sentence():
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    try:
+        shown = []
+        shell._showtraceback = lambda kind, value, lines: shown.extend(lines)
+        shell.run_cell("from fasttricks.launch import Interrupted\nraise Interrupted('It ended.')")
+        assert shown == ["It ended."]
+        assert issubclass(Interrupted, KeyboardInterrupt)
+    finally:
+        InteractiveShell.clear_instance()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a console's interrupt is sent otherwise there")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_interrupt_ends_the_processes_first(processes, tmp_path):
+    out = tmp_path / "run.json"
+    words = ["train", "--tricks", "none", "--images", "5000000", "--out", str(out)]
+    words += ["--processes", str(processes), "--share-devices"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "fasttricks", *words],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        encoding="utf-8",
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        said = ""
+        while "%" not in said.replace("  0%", "") and process.poll() is None:
+            said += process.stderr.read(20)  # until the bar moves
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= processes - 1
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        said += process.stderr.read()
+    assert process.returncode == 130, said
+    last = said.replace("\r", "\n").strip().splitlines()[-1]
+    assert last.startswith("fasttricks: Interrupted: ")
+    assert "Traceback" not in said
+    time.sleep(0.1)
+    assert not [one for one in family if one.is_running() and one.status() != "zombie"]
+    assert list(Path(tmp_path).iterdir()) == [], "neither a record nor anything temporary"
