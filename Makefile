@@ -1,7 +1,12 @@
-# make run | test | test-colab | lab | smoke | lint | notebooks | help
+# make run | test | test-oldest | test-colab | rehearse | lab | smoke | lint | notebooks | help
 PYTHON ?= python3
 VENV ?= .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
 BIN := $(VENV)/bin
+endif
+OLDEST := build/oldest
 READY := $(VENV)/.ready
 # Tests share the cores: a worker a core, each with one thread (two threads each would fight).
 PYTEST := OMP_NUM_THREADS=1 FASTTRICKS_BUDGET=smoke $(BIN)/python -m pytest -n auto --dist loadfile
@@ -10,7 +15,7 @@ NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --no-loadscope
 	notebooks/08_capstone.ipynb notebooks/01_multi_gpu.ipynb notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-colab lab smoke lint notebooks clean
+.PHONY: help run test test-oldest test-colab lab smoke lint notebooks clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -28,8 +33,16 @@ run: $(READY)  ## train plainly and with all seven tricks, and print how much so
 	@$(BIN)/python tools/execute.py 08_capstone
 
 test: $(READY)  ## every test, and every notebook under nbval
-	@$(PYTEST) tests
+	@PYTHONWARNDEFAULTENCODING=1 $(PYTEST) tests --durations=15
 	@$(PYTEST) $(NBVAL)
+
+test-oldest:  ## every test on the oldest versions that pyproject.toml allows (6 GB more)
+	@$(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct \
+	    -e '.[dev]'
+	@$(OLDEST)/bin/uv pip list --quiet --python $(OLDEST)/bin/python
+	@$(MAKE) --no-print-directory VENV=$(OLDEST) test
 
 test-colab: $(READY)  ## one notebook as a bare Google Colab would run it, on our oldest dependencies
 	@$(BIN)/python tools/colab.py

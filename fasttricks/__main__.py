@@ -15,6 +15,7 @@ from . import machine, models, record
 from .budget import BASELINE, BUDGETS, SEVEN, choose_budget
 from .data import ROOT
 from .launch import WORKER
+from .pretrain import LETTERS, expected_seconds, make_letters, pretrain
 from .recipe import NAMES, Recipe, select
 from .sources import load
 from .train import first, train
@@ -84,8 +85,11 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--pretrain",
-        action="store_true",
-        help="make the letters weights first where there are none for this model and image size",
+        type=int,
+        nargs="?",
+        const=LETTERS,
+        metavar="N",
+        help=f"make the letters weights first, where there are none, with N glyphs [{LETTERS:,}]",
     )
     run.add_argument(
         "--target", type=float, metavar="A", help="validation accuracy to reach [the budget's]"
@@ -107,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     pre.add_argument("--out", type=Path, metavar="FILE", help="the safetensors file [the cache]")
 
     enough = "what the budget gives all seven tricks, or plain training"
-    for command, default in ((run, enough), (pre, "4,000,000")):
+    for command, default in ((run, enough), (pre, f"{LETTERS:,}")):
         command.add_argument(
             "--budget", choices=list(BUDGETS), help="sizes of everything [the device's]"
         )
@@ -235,14 +239,12 @@ def run_train(options: argparse.Namespace) -> None:
     )
 
 
-def see_to_letters(model: str, size: int, agreed: bool) -> None:
+def see_to_letters(model: str, size: int, glyphs: int | None) -> None:
     """Make the letters weights where it was agreed to, in one process while the others wait."""
-    from .pretrain import expected_seconds, letters
-
-    if agreed:
-        with Distributed().join() as world:
+    if glyphs:
+        with Distributed(share_devices=True).join() as world:
             if world.rank == 0:
-                letters(model, size)
+                make_letters(model, size, glyphs)
             world.wait()
     elif first() and not models.letters_file(model, size).exists():
         raise FileNotFoundError(
@@ -254,8 +256,6 @@ def see_to_letters(model: str, size: int, agreed: bool) -> None:
 
 def run_pretrain(options: argparse.Namespace) -> None:
     """`fasttricks pretrain`."""
-    from .pretrain import LETTERS, pretrain
-
     budget = choose_budget(options.budget)
     model, size = options.model or budget.model, options.image_size or budget.image_size
     out = options.out or models.letters_file(model, size)

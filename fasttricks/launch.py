@@ -7,6 +7,7 @@ leaves, not by its exit status, for workers have been seen to crash after their 
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,8 @@ def environment(
         extra["OMP_NUM_THREADS"] = str(max(1, cores() // shares))
     if sys.platform in LOOPBACK:
         extra["GLOO_SOCKET_IFNAME"] = LOOPBACK[sys.platform]
+    if sys.platform == "win32":
+        extra["USE_LIBUV"] = "0"  # PyTorch for Windows is built without it
     return {**os.environ, **extra}
 
 
@@ -97,6 +100,7 @@ def call(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,  # an interrupt reaches us alone; we end the others
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # as Windows says it
     ) as process:
         try:
             hear(last.append(line) or line for line in process.stdout)
@@ -130,11 +134,12 @@ def failure(
     last: str,  # words of the processes
 ) -> Exception:
     """Why processes left no result: one was killed, or else the error that came first."""
-    killed = re.search(r"Signal (?!15\b)\d+ \((\w+)\)", last)  # 15 is how the others are ended
+    told = re.search(r"Signal (?!15\b)\d+ \((\w+)\)", last)  # 15 is how the others are ended
+    killed = told[1] if told else signal.Signals(-status).name if status < 0 else ""
     if killed:
         return RuntimeError(
-            f"One of {processes} processes was killed by {killed[1]}; SIGKILL is what a machine "
-            f"that runs out of memory sends."
+            f"One of {processes} launched process(es) was killed by {killed}; SIGKILL is what a "
+            f"machine that runs out of memory sends."
         )
     files = (json.loads(p.read_text(encoding="utf-8")) for p in folder.glob("error-*.json"))
     errors = sorted(files, key=lambda error: error["time"])

@@ -57,23 +57,25 @@ def pretrain(
     return run
 
 
-def letters(
+def make_letters(
     model: str,  # timm's name
     image_size: int,  # pixels a side
+    images: int = LETTERS,  # glyphs to see
 ) -> str:
     """See to it that the letters weights exist, and say what they cost; it may take minutes."""
     file = models.letters_file(model, image_size)
     if not file.exists():
-        minutes = expected_seconds(model, image_size) / 60
-        print(f"The letters weights of {model} are made now, once: about {minutes:.0f} minutes.")
+        minutes = expected_seconds(model, image_size, images) / 60
+        print(f"The letters weights of {model} are made now, once: about {minutes:.1f} minutes.")
         file.parent.mkdir(parents=True, exist_ok=True)
-        pretrain(model, file, image_size=image_size)
+        pretrain(model, file, image_size=image_size, images=images)
     return models.letters_cost(model, image_size)
 
 
 def expected_seconds(
     model: str,  # timm's name
     image_size: int,  # pixels a side
+    images: int = LETTERS,  # glyphs to see
 ) -> float:
     """About what letters weights would take here: forward and backward of two batches, timed."""
     device = Recipe().world.device()
@@ -86,4 +88,4 @@ def expected_seconds(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - started
-    return seconds / len(x) * LETTERS
+    return seconds / len(x) * images

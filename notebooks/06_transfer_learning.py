@@ -122,6 +122,9 @@ print(f"{len(letters.classes)} characters, {len(letters.train):,} prints in five
 # a reader of letters. They come with the course for the small network; for a GPU's they are made now, once.
 
 # %%
+from fasttricks.pretrain import make_letters
+
+cost = make_letters(budget.model, budget.image_size)
 reader = train(small + Transfer(), few, images=quarter, evaluations=8, label="letters first")
 lines = {"from scratch": (seen, scores), "letters first": (seen, [p[2] for p in reader.curve])}
 plot(lines, "images seen", "accuracy on new images", "100 labels, one seed each", marks=True)

@@ -15,6 +15,12 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unspecified_encodings_are_ours_alone() -> None:
+    """Here they are warnings, and so errors; started processes need not hear of other people's."""
+    os.environ.pop("PYTHONWARNDEFAULTENCODING", None)
+
+
 @pytest.fixture(scope="session")
 def data() -> Data:
     """Fashion-MNIST, whole."""

@@ -61,7 +61,9 @@ def test_pretrain_and_transfer(tmp_path, capsys):
     assert main(["pretrain", "--images", "512", "--budget", "smoke", "--out", str(weights)]) == 0
     assert "512 images" in capsys.readouterr().out
     recipe = tmp_path / "recipe.json"
-    recipe.write_text(json.dumps({"tricks": [{"trick": "Transfer", "source": str(weights)}]}))
+    recipe.write_text(
+        json.dumps({"tricks": [{"trick": "Transfer", "source": str(weights)}]}), encoding="utf-8"
+    )
     assert main(["train", "--recipe", str(recipe), *FEW]) == 0
 
 
@@ -137,7 +139,7 @@ def test_bad_recipes_get_one_sentence(name, tmp_path, monkeypatch, capsys):
     save_file({"conv1.0.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     (tmp_path / "broken.pth").write_bytes(b"no weights")
-    (tmp_path / "recipe.json").write_text(json.dumps({"tricks": [trick]}))
+    (tmp_path / "recipe.json").write_text(json.dumps({"tricks": [trick]}), encoding="utf-8")
     assert main(["train", "--recipe", "recipe.json", *FEW, "--out", "run.json"]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1

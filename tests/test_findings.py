@@ -108,7 +108,7 @@ def recorded(small, tmp_path):
     declared = (ROOT / "bench" / "cpu.toml").read_text(encoding="utf-8")
     declared = declared.replace("seeds = 5", "seeds = 2").replace("= 20\n", "= 1\n", 1)
     (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / DECLARED).write_text(declared)
+    (tmp_path / "cpu" / DECLARED).write_text(declared, encoding="utf-8")
     study = read_study(tmp_path / "cpu" / DECLARED)
     run = train(BASELINE, small, images=128)
     arms = {"plain": 20.0, "whole": 2.0, "add mixup": 25.0, "no mixup": 1.0}

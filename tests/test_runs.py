@@ -48,7 +48,7 @@ NEEDS = {"six": 480, "no transfer": 2560, "add mixup": 10**9}  # images at which
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "tiny.toml"
-    path.write_text(STUDY)
+    path.write_text(STUDY, encoding="utf-8")
     return path
 
 
@@ -235,7 +235,7 @@ def test_a_round_from_the_shell(file, tmp_path):
     """Real runs, as on a machine that is lent for minutes: check, warm up, measure, tell."""
     few = STUDY.replace("1e-3, 2e-3", "1e-3").replace("target_seeds = 3", "target_seeds = 1")
     few = few.replace("seeds = 2", "seeds = 1").replace("1280", "128").replace("640", "128")
-    file.write_text(few.split('"no transfer"')[0])
+    file.write_text(few.split('"no transfer"')[0], encoding="utf-8")
     words = ["sh", str(ROOT / "bench" / "round.sh"), str(file), "1", str(tmp_path / "out")]
     done = subprocess.run(
         words,

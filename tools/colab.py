@@ -38,7 +38,7 @@ print(json.dumps({"course": spec and str(Path(spec.origin).resolve()), "packages
 
 def run(*command: str | Path) -> str:
     """What a command prints. Where it fails, its first error ends this program."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     if done.returncode:
         lines = done.stderr.splitlines() or ["it says nothing"]
         why = next((line for line in lines if line.startswith("ERROR")), lines[-1])
@@ -57,7 +57,9 @@ def lend() -> None:
             for top in {file.parts[0] for file in package.files or ()} - {".."}:
                 if not (LENT / top).exists():
                     (LENT / top).symlink_to(package.locate_file(top))
-    next(ENV.glob("lib/python*/site-packages")).joinpath("lent.pth").write_text(f"{LENT}\n")
+    next(ENV.glob("lib/python*/site-packages")).joinpath("lent.pth").write_text(
+        f"{LENT}\n", encoding="utf-8"
+    )
 
 
 def oldest(requirement: str) -> str:
@@ -125,7 +127,7 @@ def judge(
 
 def main() -> None:
     """Set up, run, judge."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     notebook = nbformat.reads(run("git", "show", f"HEAD:notebooks/{CHAPTER}.ipynb"), as_version=4)
     stored = "".join(texts(notebook, "nbval-check-output"))
     asked = set_up(project)

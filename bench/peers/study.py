@@ -204,7 +204,7 @@ def run(trial: Trial, study: Study, budget: str, target: float) -> Run | PeerRun
     done = subprocess.run(
         [sys.executable, str(HERE / f"{peer}.py"), *(f"--{k}={v}" for k, v in words.items())],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     if done.returncode:
         raise RuntimeError(f"{peer} failed. Its last words:\n{done.stderr[-2000:]}")
