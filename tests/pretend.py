@@ -1,11 +1,12 @@
 """A GPU that is not there: `with pretend() as gpu:` and torch has a device "cuda", on any machine.
 
-A tensor on it holds a CPU tensor, says `cuda:0`, refuses what CUDA refuses (company on the CPU, a
-generator of the CPU, `.numpy()`), and computes on the CPU. Whatever would make the host wait for the
-device is counted, with the line that asked for it. Autocast is imitated by its lists of operators.
+A tensor on it holds a CPU tensor, says `cuda:0`, refuses what CUDA refuses (company elsewhere, a
+generator of the CPU, `.numpy()`), and computes on the CPU. Whatever would make the host wait for
+the device is counted, with the line that asked for it. Autocast is imitated by its lists of
+operators, and NCCL by gloo.
 
-What it is not: a clock, a limit of memory, cuDNN or NCCL, CUDA's rounding or its random numbers, a
-second device in the same process, or the race of reading a copy that has not arrived.
+What it is not: a clock, a limit of memory, cuDNN, CUDA's rounding or its random numbers, or the
+race of reading a copy that has not arrived.
 """
 
 import sys
@@ -19,62 +20,76 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-DEVICE = torch.device("cuda", 0)
 NAME = "Pretended GPU"
 TORCH = str(Path(torch.__file__).parent)
+CPU = torch.device("cpu")
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
 
 # What CUDA's autocast casts to 16 bits, and what it keeps in 32.
-TO_16 = set(
-    "__matmul__ __rmatmul__ addbmm addmm addmv addr baddbmm bmm conv1d conv2d conv3d einsum linear "
-    "conv_transpose1d conv_transpose2d conv_transpose3d matmul mm mv prelu "
-    "scaled_dot_product_attention".split()
-)
-TO_32 = set(
-    "__pow__ __rpow__ cosine_similarity cross_entropy cumprod cumsum exp expm1 group_norm kl_div "
-    "l1_loss layer_norm log log10 log1p log2 log_softmax logsumexp mse_loss nll_loss norm pow prod "
-    "binary_cross_entropy_with_logits reciprocal rsqrt smooth_l1_loss softmax softplus sum".split()
-)
-# Operators whose result the host must know before it can go on, or whose shape depends on numbers.
-WAITS = set(
-    "_local_scalar_dense _unique2 bincount equal is_nonzero masked_select nonzero unique_consecutive "
-    "unique_dim".split()
-)
-COPIES = {"copy_", "_to_copy", "_foreach_copy_"}
-JOINS = {"cat", "stack"}  # these take not even a scalar from the CPU
+TO_16 = words("""
+    __matmul__ __rmatmul__ addbmm addmm addmv addr baddbmm bmm conv1d conv2d conv3d
+    conv_transpose1d conv_transpose2d conv_transpose3d einsum linear matmul mm mv prelu
+    scaled_dot_product_attention
+""")
+TO_32 = words("""
+    __pow__ __rpow__ binary_cross_entropy_with_logits cosine_similarity cross_entropy cumprod cumsum
+    exp expm1 group_norm kl_div l1_loss layer_norm log log10 log1p log2 log_softmax logsumexp
+    mse_loss nll_loss norm pow prod reciprocal rsqrt smooth_l1_loss softmax softplus sum
+""")
+# Operators whose result the host must know before it goes on, or whose shape depends on numbers.
+WAITS = words("""
+    _local_scalar_dense _unique2 bincount equal masked_select nonzero unique_consecutive unique_dim
+""")
+COPIES = words("copy_ _to_copy _foreach_copy_")
+JOINS = words("cat stack")  # these take not even a scalar from elsewhere
+INDEXED = words("index index_put index_put_ _index_put_impl_")
 
 
 @dataclass
-class Watch:
-    """What made the host wait for the device: how often, by kind and by line of code."""
+class Machine:
+    """What is pretended, and what made the host wait: how often, by kind and by line of code."""
 
+    devices: int = 1
+    bf16: bool = True  # whether bfloat16 is native
+    current: int = 0  # the device that "cuda" means
     waits: Counter[tuple[str, str]] = field(default_factory=Counter)
+    backends: list[str] = field(default_factory=list)  # asked for, to join other processes
 
-    def add(self, kind: str) -> None:
+    def wait(self, kind: str, *_: object) -> None:
         """Note a wait, at the innermost line outside of torch and of this file."""
         frame = sys._getframe(1)
         while frame.f_back and frame.f_code.co_filename.startswith((TORCH, __file__)):
             frame = frame.f_back
         self.waits[kind, f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"] += 1
 
-    @property
-    def total(self) -> int:
-        """All waits so far."""
-        return self.waits.total()
+    def place(self, device: Any) -> torch.device | None:
+        """The pretended device that is named; None for the CPU, or if none is named.
+
+        C++ takes our tensors for tensors on "meta", and asks for new ones there.
+        """
+        if device is None:
+            return None
+        named = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+        if named.type not in ("cuda", "meta"):
+            return None
+        index = self.current if named.index is None else named.index
+        if index >= self.devices:
+            raise RuntimeError(f"CUDA error: invalid device ordinal ({index} of {self.devices})")
+        return torch.device("cuda", index)
 
 
-_watch = Watch()  # of the present `pretend`
-
-
-def on_gpu(device: Any) -> bool:
-    """Whether this names the device; torch's own code is told that it is "meta"."""
-    if isinstance(device, int):
-        return True
-    return device is not None and torch.device(device).type in ("cuda", "meta")
+_machine = Machine()  # the present one
 
 
 def pinned(tensor: Tensor) -> bool:
@@ -92,30 +107,30 @@ def pin(tensor: Tensor) -> Tensor:
 
 
 class Pretended(Tensor):
-    """A tensor on the pretended device; `held` is the CPU tensor that has its numbers."""
+    """A tensor on a pretended device; `held` is the CPU tensor that has its numbers."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl
-    device = property(lambda self: DEVICE)
+    device = property(lambda self: self.place)
     is_cuda = property(lambda self: True)
     is_cpu = is_meta = property(lambda self: False)
 
     @staticmethod
-    def __new__(cls, real: Tensor) -> "Pretended":
-        return torch.Tensor._make_wrapper_subclass(
+    def __new__(cls, held: Tensor, place: torch.device) -> "Pretended":
+        return Tensor._make_wrapper_subclass(
             cls,
-            real.shape,
-            strides=real.stride(),
-            storage_offset=real.storage_offset(),
-            dtype=real.dtype,
+            held.shape,
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
             device="meta",
         )
 
-    def __init__(self, real: Tensor) -> None:
-        self.held = real
+    def __init__(self, held: Tensor, place: torch.device) -> None:
+        self.held, self.place = held, place
 
     def __repr__(self) -> str:
-        _watch.add("print")
-        return repr(self.held).removesuffix(")") + f", device='{DEVICE}')"
+        _machine.wait("print")
+        return repr(self.held).removesuffix(")") + f", device='{self.place}')"
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if self.dim() == 0 else repr(self)
@@ -123,8 +138,8 @@ class Pretended(Tensor):
     def __deepcopy__(self, memo: dict) -> "Pretended":
         if id(self) not in memo:
             copy = self.detach().clone().requires_grad_(self.requires_grad)
-            copy.__dict__.update({k: v for k, v in self.__dict__.items() if k != "held"})
             memo[id(self)] = copy
+            copy.__dict__.update({**self.__dict__, "held": copy.held})
         return memo[id(self)]
 
     def __reduce_ex__(self, protocol: int) -> Any:
@@ -135,7 +150,7 @@ class Pretended(Tensor):
         if force:
             return self.detach().cpu().numpy()
         raise TypeError(
-            f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() to copy the "
+            f"can't convert {self.place} device type tensor to numpy. Use Tensor.cpu() to copy the "
             f"tensor to host memory first."
         )
 
@@ -148,7 +163,7 @@ class Pretended(Tensor):
 
     def get_device(self) -> int:
         """The device's number."""
-        return DEVICE.index
+        return self.place.index
 
     def untyped_storage(self) -> torch.UntypedStorage:
         """Where the numbers are."""
@@ -171,31 +186,30 @@ class Operators(TorchDispatchMode):
 
 
 def compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """An operator's result: on the device if an argument is there, or if it is asked for there."""
+    """An operator's result, computed on the CPU and put where it belongs."""
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     there = {id(t.held): t for t in tensors if isinstance(t, Pretended)}
     asked = kwargs.get("device")
-    if not there and not on_gpu(asked):
+    if not there and _machine.place(asked) is None:
         return func(*args, **kwargs)
     name = func._schema.name.split("::")[1]
+    if any(t.is_meta for t in tensors):
+        raise RuntimeError(f"{name} has met a tensor without numbers: it was made past `pretend`.")
     if name in COPIES:
         count_copies(name, args, kwargs)
-    else:
+    elif there:
         refuse_mixture(name, args, tensors)
         if name in WAITS or asks_for_positions(name, args):
-            _watch.add(name)
+            _machine.wait(name)
+
+    goal = goal_of(name, args, asked, list(there.values()))
     plain_args, plain = tree_map(
         lambda x: x.held if isinstance(x, Pretended) else x, (args, kwargs)
     )
-    if on_gpu(asked):
-        plain["device"] = "cpu"
+    if asked is not None:
+        plain["device"] = CPU
     with torch.no_grad():
         result = func(*plain_args, **plain)
-    to_host = (asked is not None and not on_gpu(asked)) or (
-        name == "copy_" and not isinstance(args[0], Pretended)
-    )
-    if to_host:
-        return args[0] if name == "copy_" else result
 
     def wrap(value: Any) -> Any:
         if not isinstance(value, Tensor):
@@ -203,57 +217,65 @@ def compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         known = there.get(id(value))
         if known is not None and known.shape != value.shape:
             raise NotImplementedError(f"{func} changes a shape in place.")
-        return Pretended(value) if known is None else known
+        if known is None and goal is not None:
+            return Pretended(value, goal)
+        return value if known is None else known
 
     return tree_map(wrap, result)
+
+
+def goal_of(
+    name: str,  # of an operator
+    args: tuple,
+    asked: Any,  # its argument `device`
+    there: list[Pretended],  # its tensors on a pretended device
+) -> torch.device | None:
+    """Where a result belongs; None for the CPU."""
+    if name == "copy_":
+        return args[0].place if isinstance(args[0], Pretended) else None
+    if there and (asked is None or torch.device(asked).type == "meta"):
+        return there[0].place
+    return _machine.place(asked)
 
 
 def count_copies(name: str, args: tuple, kwargs: dict[str, Any]) -> None:
     """Note the copies between host and device that the host waits for."""
     if name == "_to_copy":
-        pairs = [(isinstance(args[0], Pretended), on_gpu(kwargs.get("device")), args[0])]
-        if kwargs.get("device") is None:
-            return
-        later = kwargs.get("non_blocking", False)
+        asked, later = kwargs.get("device"), kwargs.get("non_blocking", False)
+        pairs = [] if asked is None else [(_machine.place(asked) is not None, args[0])]
     else:
         goals, sources = (x if isinstance(x, list | tuple) else [x] for x in args[:2])
-        pairs = [
-            (isinstance(source, Pretended), isinstance(goal, Pretended), source)
-            for goal, source in zip(goals, sources, strict=True)
-        ]
         later = kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
-    for on_device, to_device, source in pairs:
-        if on_device and not to_device and not later:
-            _watch.add("to host")
-        elif to_device and not on_device and not (later and pinned(source)):
-            _watch.add("to device")
+        pairs = [(isinstance(g, Pretended), s) for g, s in zip(goals, sources, strict=True)]
+    for to_device, source in pairs:
+        from_device = isinstance(source, Pretended)
+        if from_device and not to_device and not later:
+            _machine.wait("to host")
+        if to_device and not from_device and not (later and pinned(source)):
+            _machine.wait("to device")
 
 
 def refuse_mixture(name: str, args: tuple, tensors: list[Tensor]) -> None:
-    """Raise RuntimeError where tensors of two devices meet; scalars and indices may."""
-    if any(t.is_meta for t in tensors):
-        raise RuntimeError(f"{name} has met a tensor without numbers: it was made past `pretend`.")
-    strangers = [t for t in tensors if not isinstance(t, Pretended)]
-    if name in ("index", "index_put", "index_put_", "_index_put_impl_") and isinstance(
-        args[0], Pretended
-    ):
-        indices = [t for t in strangers if any(t is i for i in args[1])]
+    """Raise RuntimeError where tensors of two devices meet; a CPU's scalars and indices may."""
+    home = next(t.place for t in tensors if isinstance(t, Pretended))
+    strangers = [t for t in tensors if t.device != home]
+    if name in INDEXED and isinstance(args[0], Pretended):
+        indices = [t for t in strangers if t.device == CPU and any(t is i for i in args[1])]
         for _ in indices:
-            _watch.add("index to device")
+            _machine.wait("index to device")
         strangers = [t for t in strangers if not any(t is i for i in indices)]
-    if any(t.dim() > 0 or name in JOINS for t in strangers):
-        raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found at least two devices, "
-            f"{DEVICE} and cpu! ({name})"
-        )
+    for stranger in strangers:
+        if stranger.dim() > 0 or stranger.device != CPU or name in JOINS:
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but found at least two devices, "
+                f"{home} and {stranger.device}! ({name})"
+            )
 
 
 def asks_for_positions(name: str, args: tuple) -> bool:
     """Whether an index is a mask, whose positions must be counted first."""
-    if not name.lstrip("_").startswith("index") or len(args) < 2 or not isinstance(args[1], list):
-        return False
-    if name != "index" and args[2].numel() == 1:  # filling under a mask needs no positions
-        return False
+    if name not in INDEXED or (name != "index" and args[2].numel() == 1):
+        return False  # filling under a mask needs no positions
     return any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1])
 
 
@@ -265,14 +287,14 @@ class Calls(TorchFunctionMode):
         check_generator(args, kwargs)
         if kwargs.pop("pin_memory", False):
             return pin(func(*args, **kwargs))
-        if name in ("tensor", "as_tensor", "asarray") and on_gpu(kwargs.get("device")):
-            grad = kwargs.pop("requires_grad", False)
-            device, given = kwargs.pop("device"), args[0]
-            made = given if isinstance(given, Tensor) else func(*args, **kwargs)
+        if name in ("tensor", "as_tensor", "asarray") and _machine.place(kwargs.get("device")):
+            device, grad = kwargs.pop("device"), kwargs.pop("requires_grad", False)
+            given = isinstance(args[0], Tensor)
+            made = args[0] if given else func(*args, **kwargs)
             return made.to(device, kwargs.get("dtype")).requires_grad_(grad)
         if name == "new_tensor" and isinstance(args[0], Pretended):
             kwargs.setdefault("dtype", args[0].dtype)
-            return torch.tensor(*args[1:], **kwargs).to(DEVICE)
+            return torch.tensor(*args[1:], **kwargs).to(args[0].place)
         if name in ("__getitem__", "__setitem__") and isinstance(args[0], Pretended):
             args = (args[0], as_indices(args[1]), *args[2:])
         if name in TO_16 | TO_32 and torch.is_autocast_enabled("cuda"):
@@ -302,101 +324,123 @@ def check_generator(args: tuple, kwargs: dict[str, Any]) -> None:
     if generator is None:
         return
     tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-    there = on_gpu(kwargs.get("device", tensors[0].device if tensors else None))
-    if there != (generator.device.type == "cuda"):
+    there = _machine.place(kwargs.get("device", tensors[0].device if tensors else None)) or CPU
+    if there.type != generator.device.type:
         raise RuntimeError(
-            f"Expected a '{'cuda' if there else 'cpu'}' device type for generator but found "
+            f"Expected a '{there.type}' device type for generator but found "
             f"'{generator.device.type}'"
         )
 
 
 class Generator(torch.Generator):
-    """A generator that may say it is the device's; its numbers are the CPU's."""
-
-    def __new__(cls, device: Any = "cpu") -> "Generator":
-        generator = super().__new__(cls)
-        generator.place = DEVICE if on_gpu(device) else torch.device("cpu")
-        return generator
-
-    def __init__(self, device: Any = "cpu") -> None:
-        """All is done; torch's own has no more to say either."""
+    """A generator that may say it is a pretended device's; its numbers are the CPU's."""
 
     device = property(lambda self: self.place)
 
+    def __new__(cls, device: Any = "cpu") -> "Generator":
+        generator = super().__new__(cls)
+        generator.place = _machine.place(device) or CPU
+        return generator
+
+    def __init__(self, device: Any = "cpu") -> None:
+        """All is done; torch's own takes no device of ours."""
+
 
 real_to = Tensor.to
+real_join = dist.init_process_group
 
 
 def to(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """`Tensor.to`, with the device's number added, and nothing done where nothing is to do."""
+    """`Tensor.to`, the device's number filled in, and nothing done where nothing is to do."""
     copy, other = kwargs.pop("copy", False), kwargs.pop("other", None)
-    given = () if other is None else (other,)
-    device, dtype, later, layout = torch._C._nn._parse_to(*given, *args, **kwargs)
+    if isinstance(kwargs.get("device", args[0] if args else None), int):
+        kwargs["device"], args = _machine.place(kwargs.get("device", *args[:1])), args[1:]
+    parse = torch._C._nn._parse_to
+    device, dtype, later, layout = parse(*(() if other is None else (other,)), *args, **kwargs)
     settings: dict[str, Any] = {"non_blocking": later, "copy": copy}
     if layout is not None:
         settings["memory_format"] = layout
-    device = DEVICE if on_gpu(device) else device
-    if isinstance(tensor, Pretended) and device == DEVICE:
+    example = other if other is not None else args[0] if args else None
+    if isinstance(example, Pretended):
+        device = example.place
+    device = _machine.place(device) or device
+    if isinstance(tensor, Pretended) and device == tensor.place:
         device = None
     return real_to(tensor, device, dtype or tensor.dtype, **settings)
 
 
-def synchronize(*_: object) -> None:
-    """The host waits until the device has done everything."""
-    _watch.add("synchronize")
+def join(backend: str, *args: Any, **kwargs: Any) -> None:
+    """`init_process_group`: NCCL's part is played by gloo, which takes the tensors that we hold."""
+    _machine.backends.append(backend)
+    real_join("gloo" if backend == "nccl" else backend, *args, **kwargs)
 
 
-@contextmanager
-def pretend(devices: int = 1, bf16: bool = True) -> Iterator[Watch]:
-    """Give torch so many CUDA devices, with native bfloat16 or without, and watch the host.
+def cuda(machine: Machine) -> dict[str, Any]:
+    """What stands in `torch.cuda` while it is pretended."""
+    random_state = torch.get_rng_state
+    stream = SimpleNamespace(is_capturing=lambda: False, synchronize=machine.wait)
 
-    Everything computes on the first one, `cuda:0`.
-    """
-    global _watch
-    _watch = Watch()
-    still = SimpleNamespace(is_capturing=lambda: False, synchronize=synchronize)
-    state = torch.get_rng_state
-    cuda = {
+    def set_device(device: Any) -> None:
+        machine.current = machine.place(device).index
+
+    return {
         "_lazy_init": lambda: None,
         "is_available": lambda: True,
-        "device_count": lambda: devices,
-        "current_device": lambda: DEVICE.index,
-        "set_device": lambda device: None,
-        "synchronize": synchronize,
-        "is_bf16_supported": lambda including_emulation=True: bf16 or including_emulation,
+        "is_initialized": lambda: True,
+        "device_count": lambda: machine.devices,
+        "current_device": lambda: machine.current,
+        "set_device": set_device,
+        "synchronize": lambda device=None: machine.wait("synchronize"),
+        "is_bf16_supported": lambda including_emulation=True: machine.bf16 or including_emulation,
         "is_current_stream_capturing": lambda: False,
-        "current_stream": lambda device=None: still,
-        "get_rng_state": lambda device="cuda": state(),
-        "set_rng_state": lambda new, device="cuda": None,
+        "current_stream": lambda device=None: stream,
+        "get_rng_state": lambda device="cuda": random_state(),
+        "set_rng_state": lambda new_state, device="cuda": machine.place(device),
+        "manual_seed_all": lambda seed: None,
         "get_device_name": lambda device=None: NAME,
-        "get_device_capability": lambda device=None: (8, 0) if bf16 else (7, 5),
+        "get_device_capability": lambda device=None: (8, 0) if machine.bf16 else (7, 5),
         "max_memory_allocated": lambda device=None: 0,
         "memory_allocated": lambda device=None: 0,
         "reset_peak_memory_stats": lambda device=None: None,
         "empty_cache": lambda: None,
     }
-    tensor = {
-        "to": to,
-        "cuda": lambda self, device=None, non_blocking=False: to(
-            self, DEVICE, non_blocking=non_blocking
-        ),
-        "pin_memory": lambda self, *_: pin(self),
-        "is_pinned": lambda self, *_: pinned(self) and not isinstance(self, Pretended),
-    }
+
+
+TENSOR = {
+    "to": to,
+    "cuda": lambda self, device=None, non_blocking=False: to(
+        self, _machine.place("cuda" if device is None else device), non_blocking=non_blocking
+    ),
+    "pin_memory": lambda self, *_: pin(self),
+    "is_pinned": lambda self, *_: not isinstance(self, Pretended) and pinned(self),
+}
+
+
+@contextmanager
+def pretend(
+    devices: int = 1,
+    bf16: bool = True,  # whether bfloat16 is native
+) -> Iterator[Machine]:
+    """Give torch so many CUDA devices, and watch what the host waits for."""
+    global _machine
+    before, _machine = _machine, Machine(devices, bf16)
+    changes = [(torch.cuda, cuda(_machine)), (Tensor, TENSOR)]
+    changes += [(torch, {"Generator": Generator, "inference_mode": torch.no_grad})]
+    changes += [(dist, {"init_process_group": join})]
     swapping = torch.__future__.get_swap_module_params_on_conversion()
     with ExitStack() as stack:
-        for name, value in cuda.items():
-            stack.enter_context(patch.object(torch.cuda, name, value))
-        for name, value in tensor.items():
-            stack.enter_context(patch.object(Tensor, name, value))
-        stack.enter_context(patch.object(torch, "Generator", Generator))
-        stack.enter_context(patch.object(torch, "inference_mode", torch.no_grad))
-        if hasattr(torch, "accelerator"):
-            stream = patch.object(torch.accelerator, "current_stream", lambda device=None: still)
-            stack.enter_context(stream)
+        for where, named in changes:
+            for name, value in named.items():
+                stack.enter_context(patch.object(where, name, value))
+        stack.enter_context(
+            patch.object(torch.accelerator, "current_stream", torch.cuda.current_stream)
+        )
         # A module moved keeps its parameters' identity, as between two real devices.
         torch.__future__.set_swap_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, swapping)
         stack.enter_context(Operators())
         stack.enter_context(Calls())
-        yield _watch
+        try:
+            yield _machine
+        finally:
+            _machine = before

@@ -201,13 +201,15 @@ def x() -> torch.Tensor:
         lambda: torch.rand(2, device="cuda", generator=torch.Generator()),
         lambda: torch.rand(2, generator=torch.Generator("cuda")),
         lambda: x().uniform_(generator=torch.Generator()),
+        lambda: x() + x().to("cuda:1"),
+        lambda: x().to("cuda:2"),
         lambda: x().pin_memory(),
         lambda: x().numpy(),
         lambda: np.asarray(x()),
     ],
 )
 def test_what_cuda_refuses(call):
-    with pretend(), pytest.raises((RuntimeError, TypeError)):
+    with pretend(devices=2), pytest.raises((RuntimeError, TypeError)):
         call()
 
 
@@ -244,14 +246,14 @@ def test_what_cuda_refuses(call):
 def test_what_the_host_waits_for(waits, call):
     with pretend() as gpu:
         call()
-    assert gpu.total == waits, gpu.waits
+    assert gpu.waits.total() == waits, gpu.waits
 
 
 def test_nothing_stays_behind():
     before = torch.cuda.is_available(), torch.Generator, torch.Tensor.to, torch.inference_mode
     with pretend(devices=2):
         assert torch.cuda.device_count() == 2
-        assert str(x().device) == "cuda:0"
+        assert [str(x().device), str(x().to(1).device)] == ["cuda:0", "cuda:1"]
     assert (
         torch.cuda.is_available(),
         torch.Generator,
