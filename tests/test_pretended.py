@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pretend import Pretended, pretend
 from torch import nn
 
-from fasttricks import BASELINE, SEVEN, LRScaling, MixedPrecision, Recipe, loop
+from fasttricks import BASELINE, SEVEN, LRScaling, MixedPrecision, Recipe, loop, record, train
 from fasttricks.data import Data
 from fasttricks.models import begin
 from fasttricks.tricks import smoothing
@@ -88,6 +88,16 @@ def test_sixteen_bits_are_chosen_and_used(dtype, bf16):
         loop.cross_entropy(logits, torch.full_like(logits, 0.1)).backward()
     assert seen == [{"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]]
     assert {p.grad.dtype for p in net.parameters()} == {torch.float32}
+
+
+def test_a_run_keeps_to_its_own_of_several_gpus(tiny, monkeypatch):
+    """`fork_rng` would start all of them, and says so in a warning, which is an error here."""
+    monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
+    record.hardware.cache_clear()
+    with pretend(devices=2):
+        run = train(PLAIN, tiny, images=BATCH)
+    record.hardware.cache_clear()
+    assert (run.device, run.hardware["gpu_count"]) == ("cuda", 2)
 
 
 # Faults: a function of the library, and what somebody might make of it.
