@@ -1,0 +1,227 @@
+"""Rehearse a GPU where there is none: every chapter, and launches for several GPUs, pretended.
+
+usage: rehearse.py [NAME ...]       (NAME: 08_capstone; all chapters and launches if none is named)
+
+Each chapter runs in a kernel of its own, in the smoke budget, as many at once as there are cores.
+What a cell launches runs in real processes, in which the GPU is pretended too; NCCL's part is
+played by gloo. The exit status is 1 if anything failed, and the cell and its error are shown.
+"""
+
+import argparse
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager, redirect_stderr
+from itertools import chain
+from pathlib import Path
+from unittest.mock import patch
+
+ROOT = Path(__file__).resolve().parents[1]
+HERE = [str(ROOT), str(ROOT / "tools"), str(ROOT / "tests")]
+sys.path[:0] = HERE
+
+FIRST = ("08_capstone", "07_mixed_precision", "01_multi_gpu")  # the longest, so that none waits
+SETTINGS = {"FASTTRICKS_BUDGET": "smoke", "OMP_NUM_THREADS": "1", "PYTHONPATH": HERE[0]}
+BEGIN = f"import sys\nsys.path[:0] = {HERE}\nimport rehearse\nrehearse.begin()"
+
+
+class Popen(subprocess.Popen):
+    """Starts what is asked for, and our own package on as many pretended GPUs as there are."""
+
+    def __init__(self, args: list[str], *more: object, **settings: object) -> None:
+        if "fasttricks" in args:
+            import torch
+
+            at = args.index("fasttricks") - 1  # python [-m torch.distributed.run ...] -m fasttricks
+            ours = [__file__, "--worker", str(torch.cuda.device_count())]
+            args = [*args[:at], *ours, *args[at + 2 :]]
+        super().__init__(args, *more, **settings)
+
+
+@contextmanager
+def pretended(devices: int) -> Iterator[None]:
+    """So many GPUs, in this process and in those that it launches."""
+    from pretend import pretend
+
+    with pretend(devices), patch.object(subprocess, "Popen", Popen):
+        yield
+
+
+STAGE = ExitStack()  # what a notebook's kernel is in, to its end
+
+
+def begin() -> None:
+    """A notebook's kernel: pretend one GPU from here on."""
+    STAGE.enter_context(pretended(1))
+
+
+def work(devices: int, words: list[str]) -> None:
+    """A launched process: the command `fasttricks`."""
+    from fasttricks.__main__ import run_and_exit
+
+    sys.argv = ["fasttricks", *words]
+    with pretended(devices):
+        run_and_exit()
+
+
+def chapter(name: str) -> str:
+    """Run a chapter's cells; how many there were. Raises RuntimeError with a cell's error."""
+    import jupytext
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    prelude = {**cells[0], "source": BEGIN, "metadata": {}}
+    where = {"metadata": {"path": str(ROOT / "notebooks")}}
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources=where)
+    notebook.cells = [type(cells[0])(prelude), *cells]
+    with client.setup_kernel():
+        for number, cell in enumerate(notebook.cells):
+            title = f"Cell {number} of {name}, `{cell.source.splitlines()[0]}`"
+            try:
+                client.execute_cell(cell, number)
+            except CellExecutionError as error:
+                colours = re.compile(r"\x1b\[[0-9;]*m")
+                raise RuntimeError(f"{title}:\n{colours.sub('', str(error))}") from None
+            complaints = [out.text for out in cell.outputs if out.get("name") == "stderr"]
+            if complaints:
+                raise RuntimeError(f"{title}, wrote to stderr:\n{''.join(complaints)}")
+    return f"{len(cells)} cells"
+
+
+class Started(Exception):
+    """Instead of starting processes: what would have been started."""
+
+    def __init__(self, command: list[str], env: dict[str, str], **_: object) -> None:
+        self.command, self.env = command, env
+        self.job = json.loads(Path(command[-1], "job.json").read_text())
+
+
+def start(*args: object, **settings: object) -> None:
+    """In the place of `subprocess.Popen`."""
+    raise Started(*args, **settings)
+
+
+def join(rank: int, started: Started, processes: int) -> tuple[str, str, list[int]]:
+    """One process of a launch: the backend it asks for, its device, and its rows of a batch."""
+    import torch
+    import torch.distributed as dist
+
+    from fasttricks import Recipe
+
+    recipe, backends = Recipe.from_json(started.job["recipe"]), []
+    torchrun = {"RANK": rank, "LOCAL_RANK": rank}
+    torchrun |= {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    group = {
+        "init_process_group": lambda backend: backends.append(backend),
+        "get_rank": lambda: rank,
+        "get_world_size": lambda: processes,
+        "barrier": lambda: None,
+        "destroy_process_group": lambda: None,
+    }
+    with (
+        patch.dict(os.environ, {**started.env, **{k: str(v) for k, v in torchrun.items()}}),
+        patch.multiple(dist, **group),
+        recipe.world.join() as world,
+    ):
+        rows = world.shard(torch.arange(recipe.global_batch)).tolist()
+        here = torch.zeros(1, device="cuda").device
+        assert here == recipe.world.device(), f"{recipe.world.device()} is not the current device"
+    return backends[0], str(here), rows
+
+
+def launch(devices: int, processes: int) -> str:
+    """All seven tricks in so many processes, up to their start: what each of them would do."""
+    from pretend import pretend
+
+    from fasttricks import BASELINE, SEVEN, Distributed, LRScaling, train
+
+    whole = sum(SEVEN, start=BASELINE) - "distributed"
+    whole += Distributed() if devices == processes else Distributed(processes, share_devices=True)
+    if whole.global_batch % processes:
+        whole = whole - "scaling" + LRScaling(batch=64 * processes)
+    with pretend(devices), patch.object(subprocess, "Popen", start):
+        try:
+            train(whole)
+        except Started as caught:
+            started = caught
+        ranks = [join(rank, started, processes) for rank in range(processes)]
+    backends, places, shares = zip(*ranks, strict=True)
+    command = " ".join(started.command[1:-1])
+    batch = whole.global_batch
+    assert f"--nproc-per-node {processes} -m fasttricks work" in command, command
+    assert set(backends) == {"nccl" if devices == processes else "gloo"}, backends
+    assert list(places) == [f"cuda:{rank % devices}" for rank in range(processes)], places
+    assert {len(rows) for rows in shares} == {batch // processes}, shares
+    assert sorted(chain(*shares)) == list(range(batch)), "each image is trained on once"
+    return f"{backends[0]}, {places[0]} to {places[-1]}, {batch // processes} images each"
+
+
+def train_together() -> str:
+    """All seven tricks in two processes, each with a pretended GPU of its own."""
+    from fasttricks import BASELINE, SEVEN, train
+
+    with pretended(2):
+        run = train(sum(SEVEN, start=BASELINE), images=1_600)
+    assert (run.processes, run.device, run.precision) == (2, "cuda", "bf16"), run
+    return str(run)
+
+
+def tasks() -> dict[str, tuple]:
+    """What there is to rehearse, by name: a function and its arguments."""
+    names = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.py"))
+    found: dict[str, tuple] = {name: (chapter, name) for name in names}
+    return found | {
+        "two trained together": (train_together,),
+        "2 processes, 1 GPU": (launch, 1, 2),
+        "2 processes, 2 GPUs": (launch, 2, 2),
+        "3 processes, 3 GPUs": (launch, 3, 3),
+        "8 processes, 8 GPUs": (launch, 8, 8),
+    }
+
+
+def rehearse(task: tuple) -> tuple[bool, str, float]:
+    """Whether a task went well, what it says, and its seconds."""
+    os.environ.update(SETTINGS)
+    warnings.simplefilter("error")
+    started, (function, *args) = time.monotonic(), task
+    try:
+        with redirect_stderr(io.StringIO()):  # bars of progress, from two processes at once
+            went, said = True, function(*args)
+    except Exception as error:
+        went, said = False, f"{type(error).__name__}: {error}"
+    return went, said, time.monotonic() - started
+
+
+def main() -> int:
+    """Rehearse what was asked for; 0 if all of it went well."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("names", nargs="*", metavar="NAME")
+    asked = options.parse_args().names
+    chosen = {name: task for name, task in tasks().items() if not asked or name in asked}
+    begun, failed, cells = time.monotonic(), [], 0
+    with ProcessPoolExecutor(os.cpu_count(), max_tasks_per_child=1) as pool:
+        order = sorted(chosen, key=lambda name: name not in FIRST)
+        running = {pool.submit(rehearse, chosen[name]): name for name in order}
+        for future in as_completed(running):
+            name, (went, said, seconds) = running[future], future.result()
+            failed += [] if went else [name]
+            cells += int(said.split()[0]) if went and chosen[name][0] is chapter else 0
+            print(f"{'' if went else 'FAILED '}{name:22}{seconds:6.0f} s  {said}", flush=True)
+    print(f"{cells} cells, {time.monotonic() - begun:.0f} s, failed: {', '.join(failed) or 'none'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        work(int(sys.argv[2]), sys.argv[3:])
+    else:
+        sys.exit(main())
