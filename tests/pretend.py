@@ -11,7 +11,7 @@ race of reading a copy that has not arrived.
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "Pretended GPU"
 TORCH = str(Path(torch.__file__).parent)
@@ -54,6 +53,24 @@ WAITS = words("""
 COPIES = words("copy_ _to_copy _foreach_copy_")
 JOINS = words("cat stack")  # these take not even a scalar from elsewhere
 INDEXED = words("index index_put index_put_ _index_put_impl_")
+
+
+def each(change: Callable[[Tensor], Any], value: Any) -> Any:
+    """The value, with every tensor in its lists and dictionaries changed; faster than a pytree."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if type(value) in (list, tuple):
+        return type(value)([each(change, one) for one in value])
+    if type(value) is dict:
+        return {key: each(change, one) for key, one in value.items()}
+    return value
+
+
+def tensors_in(*values: Any) -> list[Tensor]:
+    """All tensors in the values."""
+    found: list[Tensor] = []
+    each(found.append, values)
+    return found
 
 
 @dataclass
@@ -185,9 +202,14 @@ class Operators(TorchDispatchMode):
         return compute(func, args, kwargs or {})
 
 
+def held(tensor: Tensor) -> Tensor:
+    """The CPU tensor behind a tensor."""
+    return tensor.held if isinstance(tensor, Pretended) else tensor
+
+
 def compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     """An operator's result, computed on the CPU and put where it belongs."""
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    tensors = tensors_in(args, kwargs)
     there = {id(t.held): t for t in tensors if isinstance(t, Pretended)}
     asked = kwargs.get("device")
     if not there and _machine.place(asked) is None:
@@ -203,17 +225,13 @@ def compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
             _machine.wait(name)
 
     goal = goal_of(name, args, asked, list(there.values()))
-    plain_args, plain = tree_map(
-        lambda x: x.held if isinstance(x, Pretended) else x, (args, kwargs)
-    )
+    plain_args, plain = each(held, args), each(held, kwargs)
     if asked is not None:
         plain["device"] = CPU
     with torch.no_grad():
         result = func(*plain_args, **plain)
 
-    def wrap(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
+    def wrap(value: Tensor) -> Tensor:
         known = there.get(id(value))
         if known is not None and known.shape != value.shape:
             raise NotImplementedError(f"{func} changes a shape in place.")
@@ -221,7 +239,7 @@ def compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
             return Pretended(value, goal)
         return value if known is None else known
 
-    return tree_map(wrap, result)
+    return each(wrap, result)
 
 
 def goal_of(
@@ -299,7 +317,7 @@ class Calls(TorchFunctionMode):
             args = (args[0], as_indices(args[1]), *args[2:])
         if name in TO_16 | TO_32 and torch.is_autocast_enabled("cuda"):
             wanted = torch.get_autocast_dtype("cuda") if name in TO_16 else torch.float32
-            args, kwargs = tree_map(lambda value: as_autocast(value, wanted), (args, kwargs))
+            args, kwargs = each(lambda tensor: as_autocast(tensor, wanted), (args, kwargs))
         return func(*args, **kwargs)
 
 
@@ -312,10 +330,10 @@ def as_indices(index: Any) -> Any:
     return index
 
 
-def as_autocast(value: Any, dtype: torch.dtype) -> Any:
+def as_autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """A tensor on the device in autocast's format, if it is one of autocast's."""
-    ours = isinstance(value, Pretended) and value.is_floating_point()
-    return value.to(dtype) if ours and value.dtype != torch.float64 else value
+    ours = isinstance(tensor, Pretended) and tensor.is_floating_point()
+    return tensor.to(dtype) if ours and tensor.dtype != torch.float64 else tensor
 
 
 def check_generator(args: tuple, kwargs: dict[str, Any]) -> None:
@@ -323,7 +341,7 @@ def check_generator(args: tuple, kwargs: dict[str, Any]) -> None:
     generator = kwargs.get("generator")
     if generator is None:
         return
-    tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+    tensors = tensors_in(args)
     there = _machine.place(kwargs.get("device", tensors[0].device if tensors else None)) or CPU
     if there.type != generator.device.type:
         raise RuntimeError(

@@ -189,7 +189,6 @@ def test_a_fault_turns_the_check_red(fault, tiny, monkeypatch):
         check(recipe, tiny)
     named = ("a step waits", "same device", "device type", "to be on")
     assert any(words in str(red.value) for words in named), red.value
-    assert torch.cuda.is_available() is False or torch.cuda.get_device_name() != "Pretended GPU"
 
 
 # The pretended device itself, against what CUDA does.

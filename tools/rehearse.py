@@ -83,7 +83,7 @@ def chapter(name: str) -> str:
     where = {"metadata": {"path": str(ROOT / "notebooks")}}
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources=where)
     notebook.cells = [type(cells[0])(prelude), *cells]
-    with client.setup_kernel():
+    with client.setup_kernel(stderr=subprocess.DEVNULL):  # a kernel complains of its transport
         for number, cell in enumerate(notebook.cells):
             title = f"Cell {number} of {name}, `{cell.source.splitlines()[0]}`"
             try:
