@@ -81,7 +81,6 @@ class Machine:
     bf16: bool = True  # whether bfloat16 is native
     current: int = 0  # the device that "cuda" means
     waits: Counter[tuple[str, str]] = field(default_factory=Counter)
-    backends: list[str] = field(default_factory=list)  # asked for, to join other processes
 
     def wait(self, kind: str, *_: object) -> None:
         """Note a wait, at the innermost line outside of torch and of this file."""
@@ -387,9 +386,8 @@ def to(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return real_to(tensor, device, dtype or tensor.dtype, **settings)
 
 
-def join(backend: str, *args: Any, **kwargs: Any) -> None:
+def join(backend: str, *args: Any, device_id: Any = None, **kwargs: Any) -> None:
     """`init_process_group`: NCCL's part is played by gloo, which takes the tensors that we hold."""
-    _machine.backends.append(backend)
     real_join("gloo" if backend == "nccl" else backend, *args, **kwargs)
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pretend import Pretended, pretend
 from torch import nn
 
-from fasttricks import BASELINE, SEVEN, LRScaling, MixedPrecision, Recipe, loop, record, train
+from fasttricks import BASELINE, SEVEN, LRScaling, MixedPrecision, Recipe, loop, machine, train
 from fasttricks.data import Data
 from fasttricks.models import begin
 from fasttricks.tricks import smoothing
@@ -38,7 +38,7 @@ def tiny(data: Data) -> Data:
 def trained(recipe: Recipe, data: Data, steps: int, device: torch.device) -> tuple:
     """A net after so many steps on the device, and what the loop says of them."""
     torch.manual_seed(0)
-    net = begin(recipe, "test_resnet", 1, 10).to(device)
+    net = begin(recipe, "test_resnet", 1, 10, 28).to(device)
     done = loop.fit(recipe, net, data.to(device, 28), steps * BATCH, 0, 1)
     return net, done
 
@@ -51,7 +51,7 @@ def check(recipe: Recipe, data: Data, steps: tuple[int, int] = (1, 3), allowed: 
             net, done = trained(recipe, data, length, CUDA)
         assert all(isinstance(tensor, Pretended) for tensor in net.state_dict().values())
         waits.append(Counter(gpu.waits))
-        loops.append(done.images // BATCH)
+        loops.append(done.steps + done.skipped)
     more = waits[1] - waits[0]
     assert more.total() <= allowed * (loops[1] - loops[0]), f"a step waits: {dict(more)}"
 
@@ -79,7 +79,7 @@ def test_the_device_computes_what_the_cpu_does(name, tiny):
 @pytest.mark.parametrize(("dtype", "bf16"), [("bf16", True), ("fp16", False)])
 def test_sixteen_bits_are_chosen_and_used(dtype, bf16):
     with pretend(bf16=bf16):
-        net = begin(PLAIN, "test_resnet", 1, 10).to(CUDA)
+        net = begin(PLAIN, "test_resnet", 1, 10, 28).to(CUDA)
         seen = []
         net.fc.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
         assert MixedPrecision().choose(CUDA) == dtype
@@ -93,10 +93,10 @@ def test_sixteen_bits_are_chosen_and_used(dtype, bf16):
 def test_a_run_keeps_to_its_own_of_several_gpus(tiny, monkeypatch):
     """`fork_rng` would start all of them, and says so in a warning, which is an error here."""
     monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
-    record.hardware.cache_clear()
+    machine.hardware.cache_clear()
     with pretend(devices=2):
         run = train(PLAIN, tiny, images=BATCH)
-    record.hardware.cache_clear()
+    machine.hardware.cache_clear()
     assert (run.device, run.hardware["gpu_count"]) == ("cuda", 2)
 
 

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -33,15 +34,15 @@ BEGIN = f"import sys\nsys.path[:0] = {HERE}\nimport rehearse\nrehearse.begin()"
 
 
 class Popen(subprocess.Popen):
-    """Starts what is asked for, and our own package on as many pretended GPUs as there are."""
+    """Starts what is asked for, and our own programs on as many pretended GPUs as there are."""
 
     def __init__(self, args: list[str], *more: object, **settings: object) -> None:
-        if "fasttricks" in args:
+        at = next((i for i, word in enumerate(args) if word.startswith("fasttricks")), 0)
+        if at and args[at - 1] == "-m":
             import torch
 
-            at = args.index("fasttricks") - 1  # python [-m torch.distributed.run ...] -m fasttricks
             ours = [__file__, "--worker", str(torch.cuda.device_count())]
-            args = [*args[:at], *ours, *args[at + 2 :]]
+            args = [*args[: at - 1], *ours, *args[at:]]
         super().__init__(args, *more, **settings)
 
 
@@ -62,13 +63,11 @@ def begin() -> None:
     STAGE.enter_context(pretended(1))
 
 
-def work(devices: int, words: list[str]) -> None:
-    """A launched process: the command `fasttricks`."""
-    from fasttricks.__main__ import run_and_exit
-
-    sys.argv = ["fasttricks", *words]
+def work(devices: int, module: str, words: list[str]) -> None:
+    """A launched process: one of our programs."""
+    sys.argv = [module, *words]
     with pretended(devices):
-        run_and_exit()
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def chapter(name: str) -> str:
@@ -121,7 +120,7 @@ def join(rank: int, started: Started, processes: int) -> tuple[str, str, list[in
     torchrun = {"RANK": rank, "LOCAL_RANK": rank}
     torchrun |= {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     group = {
-        "init_process_group": lambda backend: backends.append(backend),
+        "init_process_group": lambda backend, **_: backends.append(backend),
         "get_rank": lambda: rank,
         "get_world_size": lambda: processes,
         "barrier": lambda: None,
@@ -142,12 +141,10 @@ def launch(devices: int, processes: int) -> str:
     """All seven tricks in so many processes, up to their start: what each of them would do."""
     from pretend import pretend
 
-    from fasttricks import BASELINE, SEVEN, Distributed, LRScaling, train
+    from fasttricks import BASELINE, SEVEN, Distributed, train
 
     whole = sum(SEVEN, start=BASELINE) - "distributed"
     whole += Distributed() if devices == processes else Distributed(processes, share_devices=True)
-    if whole.global_batch % processes:
-        whole = whole - "scaling" + LRScaling(batch=64 * processes)
     with pretend(devices), patch.object(subprocess, "Popen", start):
         try:
             train(whole)
@@ -155,14 +152,21 @@ def launch(devices: int, processes: int) -> str:
             started = caught
         ranks = [join(rank, started, processes) for rank in range(processes)]
     backends, places, shares = zip(*ranks, strict=True)
-    command = " ".join(started.command[1:-1])
-    batch = whole.global_batch
-    assert f"--nproc-per-node {processes} -m fasttricks work" in command, command
+    command, batch = " ".join(started.command), whole.global_batch
+    assert f"--nproc-per-node {processes} -m fasttricks.worker" in command, command
     assert set(backends) == {"nccl" if devices == processes else "gloo"}, backends
     assert list(places) == [f"cuda:{rank % devices}" for rank in range(processes)], places
-    assert {len(rows) for rows in shares} == {batch // processes}, shares
     assert sorted(chain(*shares)) == list(range(batch)), "each image is trained on once"
-    return f"{backends[0]}, {places[0]} to {places[-1]}, {batch // processes} images each"
+    counts = sorted({len(rows) for rows in shares})
+    assert counts[-1] - counts[0] <= 1, counts
+    images = " or ".join(map(str, counts))
+    return f"{backends[0]}, {places[0]} to {places[-1]}, {images} images each"
+
+
+def launches() -> str:
+    """One GPU shared by two processes, and several GPUs with one each."""
+    cases = ((1, 2), (2, 2), (3, 3), (8, 8))
+    return "; ".join(f"{n} on {devices} GPUs: {launch(devices, n)}" for devices, n in cases)
 
 
 def train_together() -> str:
@@ -180,11 +184,8 @@ def tasks() -> dict[str, tuple]:
     names = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.py"))
     found: dict[str, tuple] = {name: (chapter, name) for name in names}
     return found | {
-        "two trained together": (train_together,),
-        "2 processes, 1 GPU": (launch, 1, 2),
-        "2 processes, 2 GPUs": (launch, 2, 2),
-        "3 processes, 3 GPUs": (launch, 3, 3),
-        "8 processes, 8 GPUs": (launch, 8, 8),
+        "two GPUs": (train_together,),
+        "launches": (launches,),
     }
 
 
@@ -222,6 +223,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        work(int(sys.argv[2]), sys.argv[3:])
+        work(int(sys.argv[2]), sys.argv[3], sys.argv[4:])
     else:
         sys.exit(main())
