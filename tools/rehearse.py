@@ -22,15 +22,20 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest.mock import patch
+
+if TYPE_CHECKING:
+    from pretend import Machine
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = [str(ROOT), str(ROOT / "tools"), str(ROOT / "tests")]
 sys.path[:0] = HERE
 
-FIRST = ("08_capstone", "07_mixed_precision", "01_multi_gpu")  # the longest, so that none waits
+FIRST = ("08_capstone", "01_multi_gpu", "two GPUs")  # the longest, so that none waits
 SETTINGS = {"FASTTRICKS_BUDGET": "smoke", "OMP_NUM_THREADS": "1", "PYTHONPATH": HERE[0]}
-BEGIN = f"import sys\nsys.path[:0] = {HERE}\nimport rehearse\nrehearse.begin()"
+BEGIN = f"import sys\nsys.path[:0] = {HERE}\nimport rehearse\ngpu = rehearse.begin()"
+END = "assert gpu.waits, 'nothing was computed on the GPU'"
 
 
 class Popen(subprocess.Popen):
@@ -47,20 +52,20 @@ class Popen(subprocess.Popen):
 
 
 @contextmanager
-def pretended(devices: int) -> Iterator[None]:
+def pretended(devices: int) -> Iterator["Machine"]:
     """So many GPUs, in this process and in those that it launches."""
     from pretend import pretend
 
-    with pretend(devices), patch.object(subprocess, "Popen", Popen):
-        yield
+    with pretend(devices) as gpu, patch.object(subprocess, "Popen", Popen):
+        yield gpu
 
 
 STAGE = ExitStack()  # what a notebook's kernel is in, to its end
 
 
-def begin() -> None:
+def begin() -> "Machine":
     """A notebook's kernel: pretend one GPU from here on."""
-    STAGE.enter_context(pretended(1))
+    return STAGE.enter_context(pretended(1))
 
 
 def work(devices: int, module: str, words: list[str]) -> None:
@@ -73,15 +78,16 @@ def work(devices: int, module: str, words: list[str]) -> None:
 def chapter(name: str) -> str:
     """Run a chapter's cells; how many there were. Raises RuntimeError with a cell's error."""
     import jupytext
+    import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
     notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    prelude = {**cells[0], "source": BEGIN, "metadata": {}}
+    first, last = (nbformat.v4.new_code_cell(text) for text in (BEGIN, END))
     where = {"metadata": {"path": str(ROOT / "notebooks")}}
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources=where)
-    notebook.cells = [type(cells[0])(prelude), *cells]
+    notebook.cells = [first, *cells, last]
     with client.setup_kernel(stderr=subprocess.DEVNULL):  # a kernel complains of its transport
         for number, cell in enumerate(notebook.cells):
             title = f"Cell {number} of {name}, `{cell.source.splitlines()[0]}`"
@@ -210,7 +216,7 @@ def main() -> int:
     chosen = {name: task for name, task in tasks().items() if not asked or name in asked}
     begun, failed, cells = time.monotonic(), [], 0
     with ProcessPoolExecutor(os.cpu_count(), max_tasks_per_child=1) as pool:
-        order = sorted(chosen, key=lambda name: name not in FIRST)
+        order = [*filter(chosen.get, FIRST), *(name for name in chosen if name not in FIRST)]
         running = {pool.submit(rehearse, chosen[name]): name for name in order}
         for future in as_completed(running):
             name, (went, said, seconds) = running[future], future.result()
