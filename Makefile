@@ -1,4 +1,4 @@
-# make run | test | test-oldest | test-colab | rehearse | lab | smoke | lint | notebooks | help
+# make run | test | test-oldest | test-colab | lab | smoke | rehearse | lint | notebooks | help
 PYTHON ?= python3
 VENV ?= .venv
 ifeq ($(OS),Windows_NT)
@@ -15,7 +15,7 @@ NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --no-loadscope
 	notebooks/08_capstone.ipynb notebooks/01_multi_gpu.ipynb notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-oldest test-colab lab smoke lint notebooks clean
+.PHONY: help run test test-oldest test-colab lab smoke rehearse lint notebooks clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -49,6 +49,9 @@ test-colab: $(READY)  ## one notebook as a bare Google Colab would run it, on ou
 
 smoke: $(READY)  ## every notebook in the smallest budget
 	@$(PYTEST) -q $(NBVAL)
+
+rehearse: $(READY)  ## every notebook on a GPU that is pretended, and launches on several
+	@$(BIN)/python tools/rehearse.py
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
