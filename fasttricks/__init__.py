@@ -1,12 +1,12 @@
 """Seven tricks that train neural networks faster: tricks fill the slots of a recipe."""
 
-from .budget import BASELINE, SEVEN, Budget, about, choose_budget
+from .budget import BASELINE, SEVEN, Budget, choose_budget
 from .data import Data
 from .pretrain import pretrain
 from .recipe import Recipe
 from .record import Run
 from .sources import load
-from .train import train, train_arms
+from .train import train
 from .tricks import (
     Cyclic,
     Distributed,
@@ -19,25 +19,3 @@ from .tricks import (
 )
 
 __version__ = "0.1.0"
-__all__ = [
-    "BASELINE",
-    "SEVEN",
-    "Budget",
-    "Cyclic",
-    "Data",
-    "Distributed",
-    "LRScaling",
-    "LabelSmoothing",
-    "MixedPrecision",
-    "Mixup",
-    "OneCycle",
-    "Recipe",
-    "Run",
-    "Transfer",
-    "about",
-    "choose_budget",
-    "load",
-    "pretrain",
-    "train",
-    "train_arms",
-]

@@ -107,7 +107,6 @@ def parser() -> argparse.ArgumentParser:
         help="make the weights that transfer starts from",
         description="Train on the source task and write the weights.",
     )
-    pre.add_argument("--source", default="letters", choices=["letters"], help="the source task")
     pre.add_argument("--out", type=Path, metavar="FILE", help="the safetensors file [the cache]")
 
     enough = "what the budget gives all seven tricks, or plain training"
@@ -265,7 +264,6 @@ def run_pretrain(options: argparse.Namespace) -> None:
     run = pretrain(
         model,
         out,
-        source=options.source,
         seed=options.seed,
         budget=options.budget,
         image_size=size,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 
-from . import machine
 from .recipe import Recipe, Trick
 from .tricks import (
     Distributed,
@@ -47,17 +46,6 @@ def choose_budget(name: str | None = None) -> Budget:
     if wanted not in BUDGETS:
         raise ValueError(f"Unknown budget {wanted!r}; use one of {', '.join(BUDGETS)}.")
     return BUDGETS[wanted]
-
-
-def about() -> str:
-    """This machine, and what the budget gives to it, in one line."""
-    size = choose_budget()
-    apple = torch.backends.mps.is_available()
-    return (
-        f"{machine.name_of_machine(machine.hardware())}. Budget {size.name}: {size.model} on "
-        f"{size.image_size}x{size.image_size} pixels, {size.images:,} images a run."
-        + (" The GPU of this Mac is not used: nothing here was tried on it." if apple else "")
-    )
 
 
 # Each the best of 24 settings on two CPU cores (of the whole's two best, the one that is sooner);

@@ -59,16 +59,13 @@ def peak_memory(device: torch.device) -> float:
 @cache
 def versions() -> dict[str, str]:
     """Python's and the packages' versions."""
-    ours = {"python": platform.python_version(), "torch": str(torch.__version__)}  # with its CUDA
-    return {**ours, **{name: version_of(name) for name in PACKAGES}}
-
-
-def version_of(package: str) -> str:
-    """A package's installed version."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ABSENT
+    found = {"python": platform.python_version(), "torch": str(torch.__version__)}  # with its CUDA
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = ABSENT
+    return found
 
 
 @cache

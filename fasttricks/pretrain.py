@@ -22,7 +22,6 @@ def pretrain(
     model: str,  # timm's name
     out: Path,  # the .safetensors file to write
     *,
-    source: str = "letters",
     images: int = LETTERS,  # glyph images to see
     seed: int = 0,
     image_size: int | None = None,  # the budget's unless given
@@ -34,19 +33,19 @@ def pretrain(
     size = image_size or choose_budget(budget).image_size
     run = train(
         recipe,
-        load(source),
+        load("letters"),
         images=images,
         seed=seed,
         model=model,
         image_size=size,
         budget=budget,
-        label=f"{model} learns {source}",
+        label=f"{model} learns letters",
         evaluations=1,
     )
     note = {
-        "command": f"python -m fasttricks pretrain --source {source} --model {model} "
+        "command": f"python -m fasttricks pretrain --model {model} "
         f"--image-size {size} --images {images} --seed {seed}",
-        "source": source,
+        "source": "letters",
         "images": str(run.images_seen),
         "seconds": f"{run.train_seconds:.1f}",
         "val_accuracy": f"{run.val_accuracy:.4f}",

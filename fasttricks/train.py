@@ -2,7 +2,7 @@
 
 import os
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 
 import torch
@@ -19,6 +19,9 @@ from .recipe import Recipe
 from .record import Run
 from .sources import load, loadable
 from .tricks.precision import DTYPES
+
+# What the record of a run says as its job does.
+SHARED = {f.name for f in fields(Job)} & {f.name for f in fields(Run)} - {"schema"}
 
 
 def train(
@@ -75,26 +78,6 @@ def train(
         return train_here(job, data, started)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted: the run has ended; nothing is kept.") from None
-
-
-def train_arms(
-    recipes: dict[str, Recipe],  # by the arm's name
-    data: Data,
-    *,
-    images: int | None = None,  # images to see; the budget's unless given
-    seeds: int | None = None,  # runs an arm; the budget's unless given
-    evaluations: int = 4,  # of each run
-) -> dict[str, list[Run]]:
-    """Train every recipe with the same seeds, the arms taking turns; the runs by arm."""
-    arms: dict[str, list[Run]] = {name: [] for name in recipes}
-    for seed in range(seeds or choose_budget().seeds):
-        for name, recipe in recipes.items():
-            label = f"{name}, seed {seed}"
-            run = train(
-                recipe, data, images=images, seed=seed, evaluations=evaluations, label=label
-            )
-            arms[name].append(run)
-    return arms
 
 
 def describe(recipe: Recipe) -> str:
@@ -157,20 +140,14 @@ def train_here(
         )
         # The slowest process counts, and the one that took most memory.
         trained, evaluated, wall, memory = world.reduce(most, dist.ReduceOp.MAX).tolist()
+    asked = {name: value for name, value in vars(job).items() if name in SHARED}
     run = Run(
-        recipe=job.recipe,
-        budget=job.budget,
-        data=job.data,
-        labels=job.labels,
-        model=job.model,
-        image_size=job.image_size,
-        seed=job.seed,
+        **asked,
         images_seen=done.images,
         steps=done.steps,
         skipped_steps=done.skipped,
         processes=world.processes,
         device=device.type,
-        precision=job.precision,
         train_seconds=trained,
         eval_seconds=evaluated,
         wall_seconds=wall,
@@ -178,7 +155,6 @@ def train_here(
         peak_memory=memory,
         val_accuracy=done.curve[-1][2],
         test_accuracy=tested,
-        target=job.target,
         curve=[list(point) for point in done.curve],
         hardware=machine.hardware(),
         versions=machine.versions(),

@@ -44,7 +44,7 @@ if importlib.util.find_spec("fasttricks") is None:
     subprocess.run(install, check=True)
     sys.path.insert(0, "fast-tricks")
 
-from fasttricks import about
+from fasttricks.course import about
 
 print(about())
 
@@ -53,7 +53,8 @@ print(about())
 # below, which is correct, and slower.
 
 # %%
-from fasttricks import BASELINE, Distributed, choose_budget, load, train_arms
+from fasttricks import BASELINE, Distributed, choose_budget, load
+from fasttricks.course import train_arms
 
 budget = choose_budget()
 data = load()

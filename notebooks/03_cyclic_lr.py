@@ -43,7 +43,7 @@ if importlib.util.find_spec("fasttricks") is None:
     subprocess.run(install, check=True)
     sys.path.insert(0, "fast-tricks")
 
-from fasttricks import about
+from fasttricks.course import about
 
 print(about())
 
@@ -51,7 +51,8 @@ print(about())
 # The budget follows the device. It says which network we train, on how many images, and how often.
 
 # %%
-from fasttricks import BASELINE, Cyclic, OneCycle, choose_budget, load, train, train_arms
+from fasttricks import BASELINE, Cyclic, OneCycle, choose_budget, load, train
+from fasttricks.course import train_arms
 
 budget, data = choose_budget(), load()
 budget

@@ -43,7 +43,7 @@ if importlib.util.find_spec("fasttricks") is None:
     subprocess.run(install, check=True)
     sys.path.insert(0, "fast-tricks")
 
-from fasttricks import about
+from fasttricks.course import about
 
 print(about())
 
@@ -52,7 +52,8 @@ print(about())
 # put the data where the networks will be, at the size they will see.
 
 # %%
-from fasttricks import BASELINE, Mixup, choose_budget, load, train, train_arms
+from fasttricks import BASELINE, Mixup, choose_budget, load, train
+from fasttricks.course import train_arms
 
 budget = choose_budget()
 data = load().to(BASELINE.world.device(), budget.image_size)

@@ -43,7 +43,7 @@ if importlib.util.find_spec("fasttricks") is None:
     subprocess.run(install, check=True)
     sys.path.insert(0, "fast-tricks")
 
-from fasttricks import about
+from fasttricks.course import about
 
 print(about())
 

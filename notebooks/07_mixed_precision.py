@@ -44,7 +44,7 @@ if importlib.util.find_spec("fasttricks") is None:
     subprocess.run(install, check=True)
     sys.path.insert(0, "fast-tricks")
 
-from fasttricks import about
+from fasttricks.course import about
 
 print(about())
 
@@ -55,8 +55,8 @@ print(about())
 import matplotlib.pyplot as plt
 import torch
 
-from fasttricks import BASELINE, MixedPrecision, choose_budget, load, train, train_arms
-from fasttricks.course import accuracy_against_time, accuracy_table, holds, median, plot
+from fasttricks import BASELINE, MixedPrecision, choose_budget, load, train
+from fasttricks.course import accuracy_against_time, accuracy_table, holds, median, plot, train_arms
 from fasttricks.loop import cross_entropy, fit, now
 
 budget, data, device = choose_budget(), load(), BASELINE.world.device()

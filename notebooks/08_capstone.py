@@ -47,7 +47,7 @@ if importlib.util.find_spec("fasttricks") is None:
     subprocess.run(install, check=True)
     sys.path.insert(0, "fast-tricks")
 
-from fasttricks import about
+from fasttricks.course import about
 
 print(about())
 
@@ -55,8 +55,8 @@ print(about())
 # The budget follows the device: small sizes on a CPU, larger ones on a GPU.
 
 # %%
-from fasttricks import BASELINE, SEVEN, choose_budget, load, train, train_arms
-from fasttricks.course import accuracy_against_time, caption, holds, recipe_table, table
+from fasttricks import BASELINE, SEVEN, choose_budget, load, train
+from fasttricks.course import accuracy_against_time, caption, holds, recipe_table, table, train_arms
 from fasttricks.pretrain import make_letters
 
 budget, data = choose_budget(), load()

@@ -4,12 +4,14 @@ from statistics import median
 
 from ..study.findings import headline, published
 from ..study.statistics import gains, interval
+from .arms import about, train_arms
 from .checks import holds
 from .exercises import check
 from .figures import accuracy_against_time, bars, plot, shares, show, tally
 from .tables import accuracy_table, caption, recipe_table, table
 
 __all__ = [
+    "about",
     "accuracy_against_time",
     "accuracy_table",
     "bars",
@@ -27,4 +29,5 @@ __all__ = [
     "show",
     "table",
     "tally",
+    "train_arms",
 ]

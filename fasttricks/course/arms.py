@@ -1,0 +1,41 @@
+"""Several recipes side by side, and the machine that they run on."""
+
+import torch
+
+from .. import machine
+from ..budget import choose_budget
+from ..data import Data
+from ..recipe import Recipe
+from ..record import Run
+from ..train import train
+
+
+def about() -> str:
+    """This machine, and what the budget gives to it, in one line."""
+    size = choose_budget()
+    apple = torch.backends.mps.is_available()
+    return (
+        f"{machine.name_of_machine(machine.hardware())}. Budget {size.name}: {size.model} on "
+        f"{size.image_size}x{size.image_size} pixels, {size.images:,} images a run."
+        + (" The GPU of this Mac is not used: nothing here was tried on it." if apple else "")
+    )
+
+
+def train_arms(
+    recipes: dict[str, Recipe],  # by the arm's name
+    data: Data,
+    *,
+    images: int | None = None,  # images to see; the budget's unless given
+    seeds: int | None = None,  # runs an arm; the budget's unless given
+    evaluations: int = 4,  # of each run
+) -> dict[str, list[Run]]:
+    """Train every recipe with the same seeds, the arms taking turns; the runs by arm."""
+    arms: dict[str, list[Run]] = {name: [] for name in recipes}
+    for seed in range(seeds or choose_budget().seeds):
+        for name, recipe in recipes.items():
+            label = f"{name}, seed {seed}"
+            run = train(
+                recipe, data, images=images, seed=seed, evaluations=evaluations, label=label
+            )
+            arms[name].append(run)
+    return arms
