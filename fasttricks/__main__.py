@@ -81,6 +81,11 @@ def parser() -> argparse.ArgumentParser:
         help="fashion-mnist, letters, or a folder with one subfolder a class",
     )
     run.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="leave out images of the folder that cannot be read, and say how many [stop]",
+    )
+    run.add_argument(
         "--labels", type=int, metavar="N", help="train on the first N images only [all]"
     )
     run.add_argument(
@@ -203,7 +208,7 @@ def run_train(options: argparse.Namespace) -> None:
         record.check_writable(path)
     model, size = options.model or budget.model, options.image_size
     size = budget.image_size if size is None else size
-    data = load(options.data, size)
+    data = load(options.data, size, options.skip_broken)
     if options.labels is not None:
         data = data.subset(options.labels)
     note = recipe.precision.note(recipe.world.device())

@@ -44,7 +44,7 @@ def serve(
 def work(folder: Path) -> dict[str, Any]:
     """The record of the job in the folder; its weights lie there too."""
     job = Job.from_json(json.loads((folder / "job.json").read_text(encoding="utf-8")))
-    data = load(job.data, job.data_size).subset(job.labels)
+    data = load(job.data, job.data_size, skip_broken=True).subset(job.labels)
     if data.fingerprint != job.fingerprint:
         raise ValueError(
             f"New processes load {job.data} anew, and it is not what was given to `train`: data "

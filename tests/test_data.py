@@ -1,15 +1,13 @@
-"""The data are whole and checked; batches are selections; folders of images serve as well."""
+"""The data are whole and checked; batches are selections."""
 
 import shutil
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from fasttricks import load
 from fasttricks.data import Data, flip, resize
-from fasttricks.sources import fashion_mnist, loadable
+from fasttricks.sources import fashion_mnist
 
 CPU = torch.device("cpu")
 
@@ -86,38 +84,6 @@ def test_damaged_data_are_refused(copied, harm):
         file.write_bytes(content[:2000] if harm == "truncated" else content)
     with pytest.raises((ValueError, FileNotFoundError), match="git checkout data"):
         load()
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """A folder with two classes of coloured squares."""
-    rng = np.random.default_rng(0)
-    for kind, colour in (("red", 0), ("green", 1)):
-        (tmp_path / "photos" / kind).mkdir(parents=True)
-        for number in range(15):
-            pixels = rng.integers(0, 60, (40, 50, 3), dtype=np.uint8)
-            pixels[..., colour] += 150
-            Image.fromarray(pixels).save(tmp_path / "photos" / kind / f"{number}.png")
-    return tmp_path / "photos"
-
-
-def test_a_folder_of_images(photos):
-    data = load(str(photos))
-    assert data.classes == ("green", "red")
-    assert [len(s) for s in (data.train, data.val, data.test)] == [24, 3, 3]
-    assert data.channels == 3
-    assert loadable(data.name)
-    again = load(str(photos))
-    assert torch.equal(again.train.x, data.train.x)
-    reds = data.train.x[data.train.y == 1].float()
-    assert (reds[:, 0].mean() - reds[:, 1].mean()) > 100
-
-
-def test_folders_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no data set"):
-        load(str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match="one subfolder a class"):
-        load(str(tmp_path))
 
 
 def test_letters():

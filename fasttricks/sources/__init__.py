@@ -10,6 +10,7 @@ NAMES = ("fashion-mnist", "letters")
 def load(
     name: str = "fashion-mnist",  # or "letters", or a folder with one subfolder a class
     size: int = 64,  # pixels a side at which a folder's images are decoded
+    skip_broken: bool = False,  # leave out a folder's images that cannot be read
 ) -> Data:
     """The named images. Raises OSError or ValueError with what to do where they cannot be had."""
     if name == "fashion-mnist":
@@ -22,7 +23,7 @@ def load(
         return load_letters()
     from .folder import load_folder
 
-    return load_folder(Path(name), size)
+    return load_folder(Path(name), size, skip_broken)
 
 
 def loadable(name: str) -> bool:
