@@ -113,7 +113,7 @@ def test_an_interrupt_ends_the_processes_first(processes, tmp_path):
         start_new_session=True,
     ) as process:
         said = ""
-        while "%" not in said.replace("  0%", "") and process.poll() is None:
+        while "k/5.00M" not in said and process.poll() is None:
             said += process.stderr.read(20)  # until the bar moves
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) >= processes - 1
