@@ -1,7 +1,6 @@
 """The command line: `python -m fasttricks train | pretrain | speed | bench | report | info`."""
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -16,7 +15,7 @@ from .budget import BASELINE, BUDGETS, SEVEN, choose_budget
 from .data import ROOT
 from .launch import WORKER
 from .pretrain import LETTERS, expected_seconds, make_letters, pretrain
-from .recipe import NAMES, Recipe, select
+from .recipe import NAMES, Recipe, read_recipe, select
 from .sources import load
 from .train import first, train
 from .tricks import Distributed
@@ -176,11 +175,7 @@ def parser() -> argparse.ArgumentParser:
 def asked_recipe(options: argparse.Namespace) -> Recipe:
     """The recipe that the options ask for."""
     if options.recipe:
-        try:
-            stored = json.loads(options.recipe.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{options.recipe} is no JSON ({error}); give a recipe.") from None
-        recipe = Recipe.from_json(stored.get("recipe", stored))
+        recipe = read_recipe(options.recipe)
     else:
         recipe = sum(select(options.tricks, SEVEN, options.without), start=BASELINE)
     if options.processes is not None or options.share_devices:
@@ -363,7 +358,7 @@ def tell(error: BaseException) -> int:
     """Say in one sentence what went wrong; the exit status that it makes."""
     who = "fasttricks" if first() else f"fasttricks, process {os.environ['RANK']}"
     if isinstance(error, (ValueError, OSError)):
-        print(f"{who}: {error}", file=sys.stderr)
+        print(f"{who}:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
     if isinstance(error, KeyboardInterrupt):
         print(f"{who}: {str(error) or 'Interrupted.'}", file=sys.stderr)

@@ -4,8 +4,10 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from .checks import arguments
 from .recipe import Recipe
 from .tricks import MixedPrecision
+from .tricks.precision import DTYPES
 
 SCHEMA = 1
 
@@ -34,11 +36,13 @@ class Job:
 
     def __post_init__(self) -> None:
         batch, processes = self.recipe.global_batch, self.recipe.world.count()
-        if batch > self.labels:
+        if self.schema != SCHEMA:
+            raise ValueError(f"A job has schema {SCHEMA} here, not {self.schema}.")
+        if not self.labels >= batch:
             raise ValueError(
                 f"A batch of {batch} needs that many images to train on; there are {self.labels}."
             )
-        if self.images < batch:
+        if not self.images >= batch:
             raise ValueError(f"images must be one batch ({batch}) or more, not {self.images}.")
         if batch < processes:
             raise ValueError(
@@ -47,7 +51,13 @@ class Job:
             )
         if not 0 < self.target <= 1:
             raise ValueError(f"target must be an accuracy in (0, 1], not {self.target}.")
-        if self.seed < 0 or self.evaluations < 1 or self.image_size < 1:
+        if self.precision not in DTYPES:
+            raise ValueError(
+                f"precision is one of {', '.join(DTYPES)}, not {self.precision!r:.60}."
+            )
+        if self.val is not None and not self.val >= 1:
+            raise ValueError(f"val must be 1 or more (or none, for all), not {self.val}.")
+        if not (self.seed >= 0 and self.evaluations >= 1 and self.image_size >= 1):
             raise ValueError(
                 f"seed must be 0 or more, evaluations and image_size 1 or more, not "
                 f"{self.seed}, {self.evaluations} and {self.image_size}."
@@ -69,5 +79,5 @@ class Job:
 
     @classmethod
     def from_json(cls, job: dict[str, Any]) -> "Job":
-        """The job of `to_json`."""
-        return cls(**{**job, "recipe": Recipe.from_json(job["recipe"])})
+        """The job of `to_json`. Raises ValueError for all that is no job."""
+        return cls(**arguments(cls, job, "job"))

@@ -9,18 +9,22 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from . import tricks
+from .checks import arguments, check, read_json, shown, versioned
 from .tricks import Distributed, MixedPrecision, Scratch
 
 # The names on the command line, in chapter order: name of the file = name of the trick.
 NAMES = ("distributed", "scaling", "cyclic", "mixup", "smoothing", "transfer", "precision")
 SINGLE = ("world", "batch", "momentum", "start", "precision")  # one trick each; the others add up
-SCHEMA = 2  # of a recipe's JSON; the first version had no number
+SCHEMA = 2  # of a recipe's JSON; the first version had the same fields and no number
 OPTIMIZERS = ("sgd", "adamw")
+OURS = tuple(getattr(tricks, name) for name in tricks.__all__ if name != "Scratch")
+FLOAT32 = 3.4e38  # the largest number that a weight, and so a learning rate, can be
 MODULES = "FASTTRICKS_MODULES"  # set for a launched process: where tricks that are not ours lie
 
 Trick = Any  # one of the dataclasses in fasttricks.tricks, or of the reader's own
@@ -51,20 +55,22 @@ class Recipe:
     tricks: tuple[Trick, ...] = ()
 
     def __post_init__(self) -> None:
-        if not (0 < self.lr < math.inf and 0 <= self.momentum < 1 and self.weight_decay >= 0):
+        finite = 0 < self.lr < math.inf and 0 <= self.weight_decay < math.inf
+        if not (finite and 0 <= self.momentum < 1):
             raise ValueError(
-                f"A recipe needs lr > 0, momentum in [0, 1) and weight_decay >= 0, not "
+                f"A recipe needs lr > 0, momentum in [0, 1) and weight_decay >= 0, all finite, not "
                 f"lr={self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay}."
             )
-        if self.batch < 1:
+        if not self.batch >= 1:
             raise ValueError(f"A recipe needs a batch of 1 image or more, not {self.batch}.")
         if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"Unknown optimizer {self.optimizer!r}; use one of {OPTIMIZERS}.")
-        if self.clip is not None and self.clip <= 0:
-            raise ValueError(f"A recipe needs clip above 0 (or none), not {self.clip}.")
+            raise ValueError(f"Unknown optimizer {shown(self.optimizer)}; use one of {OPTIMIZERS}.")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise ValueError(f"A recipe needs a finite clip above 0 (or none), not {self.clip}.")
         ordered = sorted(self.tricks, key=place)
         object.__setattr__(self, "tricks", tuple(ordered))
         self._refuse_clashes()
+        self._refuse_rates()
 
     def _refuse_clashes(self) -> None:
         seen: dict[Any, Trick] = {}
@@ -74,8 +80,29 @@ class Recipe:
                     what = (
                         f"fill the slot {key!r}" if isinstance(key, str) else "are one trick twice"
                     )
-                    raise ValueError(f"{seen[key]} and {trick} both {what}; leave one of them out.")
+                    raise ValueError(
+                        f"{seen[key]!r:.150} and {trick!r:.150} both {what}; leave one of them out."
+                    )
                 seen[key] = trick
+
+    def _refuse_rates(self) -> None:
+        """Finite factors can have a product that is not.
+
+        A run of 8 steps tells: in a longer one no factor grows as much as float64 exceeds float32.
+        Only our own tricks are asked; a reader's may count its steps, or need more of them.
+        """
+        if not all(isinstance(trick, OURS) for trick in self.tricks):
+            return
+        body = max(1.0, self.start.rate("body", "head", 1.0))
+        try:
+            largest = max(body * self.lr_at(step, 8) for step in range(8))
+        except OverflowError:
+            largest = math.inf
+        if not largest <= FLOAT32:
+            raise ValueError(
+                f"The recipe's lr={self.lr} and the factors of its tricks multiply to a learning "
+                f"rate that float32 cannot hold; make one of them smaller."
+            )
 
     def __add__(self, trick: Trick) -> "Recipe":
         return replace(self, tricks=(*self.tricks, trick))
@@ -135,29 +162,42 @@ class Recipe:
 
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> "Recipe":
-        """The recipe of `to_json`. Raises ValueError for a trick or setting that is not ours."""
-        try:
-            rest = {n: value for n, value in settings.items() if n not in ("tricks", "schema")}
-            made = tuple(make(**trick) for trick in settings.get("tricks", ()))
-            return cls(**rest, tricks=made)
-        except TypeError as error:
-            raise ValueError(f"This is no recipe: {error}.") from None
+        """The recipe of `to_json`. Raises ValueError for all that is no recipe."""
+        given = arguments(cls, versioned(settings, SCHEMA, "recipe"), "recipe")
+        return cls(**{**given, "tricks": tuple(map(make, given.get("tricks", ())))})
 
     def __str__(self) -> str:
         return json.dumps(self.to_json())
 
 
-def make(trick: str, **settings: Any) -> Trick:
-    """A trick from its class name and settings: ours, or one of the modules in FASTTRICKS_MODULES.
+def make(given: Any) -> Trick:
+    """A trick from plain values: the name of its class under "trick", and its settings.
 
-    Only the environment names modules to import, never a file.
+    It is ours, or of one of the modules in FASTTRICKS_MODULES. Only the environment names modules
+    to import, never a file; and of what they hold, only dataclasses with slots are tricks.
     """
-    if trick in tricks.__all__:
-        return getattr(tricks, trick)(**settings)
-    for module in filter(None, os.environ.get(MODULES, "").split(",")):
-        if hasattr(found := import_module(module), trick):
-            return getattr(found, trick)(**settings)
-    raise ValueError(f"Unknown trick {trick!r}; there are {', '.join(tricks.__all__)}.")
+    settings = dict(check(dict, given, "a trick"))
+    name = settings.pop("trick", None)
+    known = {kind.__name__: kind for kind in OURS}
+    if isinstance(name, str) and name not in known:
+        for module in filter(None, os.environ.get(MODULES, "").split(",")):
+            kind = getattr(import_module(module), name, None)
+            if is_dataclass(kind) and hasattr(kind, "slots"):
+                known.setdefault(name, kind)
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"Unknown trick {shown(name)}; there are {', '.join(known)}.")
+    return known[name](**arguments(known[name], settings, name))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a JSON file, or in a record there. Raises ValueError or OSError if none is."""
+    stored = read_json(path)
+    if isinstance(stored, dict) and "recipe" in stored:
+        stored = stored["recipe"]
+    try:
+        return Recipe.from_json(stored)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def select(

@@ -3,7 +3,6 @@
 usage: python -m fasttricks.worker FOLDER
 """
 
-import json
 import os
 import sys
 import time
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .checks import read_json
 from .job import Job
 from .launch import WORKER
 from .models import save_weights
@@ -43,7 +43,7 @@ def serve(
 
 def work(folder: Path) -> dict[str, Any]:
     """The record of the job in the folder; its weights lie there too."""
-    job = Job.from_json(json.loads((folder / "job.json").read_text(encoding="utf-8")))
+    job = Job.from_json(read_json(folder / "job.json"))
     data = load(job.data, job.data_size, skip_broken=True).subset(job.labels)
     if data.fingerprint != job.fingerprint:
         raise ValueError(

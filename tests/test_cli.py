@@ -52,7 +52,7 @@ def test_records_of_another_schema_are_refused(tmp_path):
     stored = train_again().to_json()
     with pytest.raises(ValueError, match="schema is 0"):
         Run.from_json({**stored, "schema": 0})
-    with pytest.raises(ValueError, match="does not know: extra"):
+    with pytest.raises(ValueError, match="does not know: 'extra'"):
         Run.from_json({**stored, "extra": 1})
 
 
@@ -121,7 +121,7 @@ SETTINGS = {
     "epsilon": ({"trick": "LabelSmoothing", "eps": 1.0}, "eps in [0, 1)"),
     "batch": ({"trick": "LRScaling", "batch": 0}, "batch and reference"),
     "unknown class": ({"trick": "Magic"}, "Unknown trick 'Magic'"),
-    "unknown setting": ({"trick": "Mixup", "beta": 1}, "This is no recipe"),
+    "unknown setting": ({"trick": "Mixup", "beta": 1}, "Mixup does not know 'beta'"),
     "missing weights": ({"trick": "Transfer", "source": "none.safetensors"}, "are missing"),
     "wrong shapes": ({"trick": "Transfer", "source": "other.safetensors"}, "do not fit"),
     "broken weights": (

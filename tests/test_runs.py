@@ -133,7 +133,10 @@ SPOILED = {
     "schema": (spoil(schema=99), "schema is 99"),
     "broken": (lambda lines: [*lines[:-1], lines[-1][:100] + "\n"], "Remove it, and it"),
     "seed": (lambda lines: [*lines, lines[-1]], "a seed may be used once"),
-    "machine": (spoil(hardware={"gpu": None, "cpu": "other", "cores": 9}), "one machine"),
+    "machine": (
+        spoil(hardware={"gpu": None, "gpu_count": 0, "cpu": "other", "cores": 9}),
+        "one machine",
+    ),
     "field": (spoil(mood="good"), "mood"),
     "not a record": (lambda lines: [*lines, "[]\n"], "line"),
 }

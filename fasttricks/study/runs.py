@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import machine
+from ..checks import check
 from ..data import ROOT
 from ..record import Run
 from ..sources import load
@@ -35,9 +36,9 @@ def read_records(
         where = f"{path}, line {number}"
         try:
             record = json.loads(line)
-            arm = record.pop("arm")
+            arm = check(str, record.pop("arm"), "arm")
             run = parse(record)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ValueError(f"{where}: {error} Remove it, and it is made again.") from None
         runs = found.setdefault((arm, run.images_seen), {})
         if run.seed in runs:

@@ -66,9 +66,10 @@ class Cyclic:
     slots: ClassVar[tuple[str, ...]] = ("lr_factors", "momentum")
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES or self.half < 1:
+        if self.mode not in MODES or not (self.half >= 1 and 0 < self.gamma <= 1):
             raise ValueError(
-                f"Cyclic needs half >= 1 and a mode of {', '.join(MODES)}, not {self}."
+                f"Cyclic needs half >= 1, gamma in (0, 1] and a mode of {', '.join(MODES)}, "
+                f"not {self!r:.250}."
             )
         check_bounds(self, self.low, self.high)
 
@@ -99,9 +100,13 @@ class OneCycle:
 
     def __post_init__(self) -> None:
         if self.anneal not in ("cos", "linear") or not 0 < self.rise < 1:
-            raise ValueError(f"OneCycle needs rise in (0, 1) and anneal cos or linear, not {self}.")
-        if self.div < 1 or self.final_div < 1:
-            raise ValueError(f"OneCycle needs div and final_div of 1 or more, not {self}.")
+            raise ValueError(
+                f"OneCycle needs rise in (0, 1) and anneal cos or linear, not {self!r:.250}."
+            )
+        if not (1 <= self.div < math.inf and 1 <= self.final_div < math.inf):
+            raise ValueError(
+                f"OneCycle needs div and final_div of 1 or more, and finite, not {self!r:.250}."
+            )
         check_bounds(self, 0.0, self.peak)
 
     def lr_factor(self, step: int, steps: int, batch: int) -> float:
@@ -117,8 +122,8 @@ class OneCycle:
 
 
 def check_bounds(trick: Cyclic | OneCycle, low: float, high: float) -> None:
-    """Refuse bounds in the wrong order and momentum outside [0, 1)."""
-    if not 0 <= low < high:
-        raise ValueError(f"{trick} needs a rate that rises: 0 <= low < high.")
+    """Refuse bounds in the wrong order or not finite, and momentum outside [0, 1)."""
+    if not 0 <= low < high < math.inf:
+        raise ValueError(f"{trick!r:.250} needs a finite rate that rises: 0 <= low < high.")
     if not 0 <= trick.momentum_low <= trick.momentum_high < 1:
-        raise ValueError(f"{trick} needs 0 <= momentum_low <= momentum_high < 1.")
+        raise ValueError(f"{trick!r:.250} needs 0 <= momentum_low <= momentum_high < 1.")

@@ -118,7 +118,7 @@ class Distributed:
     slots: ClassVar[tuple[str, ...]] = ("world",)
 
     def __post_init__(self) -> None:
-        if self.processes < 0:
+        if not self.processes >= 0:
             raise ValueError(f"Distributed needs processes of 1 or more, not {self.processes}.")
 
     def count(self) -> int:

@@ -94,7 +94,9 @@ class MixedPrecision:
 
     def __post_init__(self) -> None:
         if self.dtype not in ("auto", *DTYPES):
-            raise ValueError(f"MixedPrecision knows auto, {', '.join(DTYPES)}, not {self.dtype!r}.")
+            raise ValueError(
+                f"MixedPrecision knows auto, {', '.join(DTYPES)}, not {self.dtype!r:.60}."
+            )
 
     def choose(self, device: torch.device) -> str:
         """The format on this device: "fp32", "bf16" or "fp16"."""

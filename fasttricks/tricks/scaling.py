@@ -49,12 +49,16 @@ class LRScaling:
     slots: ClassVar[tuple[str, ...]] = ("batch", "lr_factors")
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.reference < 1:
-            raise ValueError(f"LRScaling needs batch and reference of 1 or more, not {self}.")
+        if not (self.batch >= 1 and self.reference >= 1):
+            raise ValueError(
+                f"LRScaling needs batch and reference of 1 or more, not {self!r:.250}."
+            )
         if self.rule not in POWER:
-            raise ValueError(f"LRScaling knows the rules {', '.join(POWER)}, not {self.rule!r}.")
-        if self.warmup < 0 or not 0 < self.start <= 1:
-            raise ValueError(f"LRScaling needs warmup >= 0 and start in (0, 1], not {self}.")
+            raise ValueError(f"LRScaling knows {', '.join(POWER)} as rules, not {self.rule!r:.60}.")
+        if not (0 <= self.warmup < float("inf") and 0 < self.start <= 1):
+            raise ValueError(
+                f"LRScaling needs a finite warmup >= 0 and start in (0, 1], not {self!r:.250}."
+            )
 
     def lr_factor(self, step: int, steps: int, batch: int) -> float:
         """The learning rate's factor before optimiser step `step` of `steps`."""

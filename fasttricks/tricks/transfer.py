@@ -91,8 +91,10 @@ class Transfer:
     def __post_init__(self) -> None:
         if not self.source:
             raise ValueError("Transfer needs a source: letters, imagenet, or a weights file.")
-        if self.body_lr <= 0:
-            raise ValueError(f"Transfer needs body_lr above 0, not {self.body_lr}; see freeze.")
+        if not 0 < self.body_lr < float("inf"):
+            raise ValueError(
+                f"Transfer needs a finite body_lr above 0, not {self.body_lr}; see freeze."
+            )
         if not 0 <= self.freeze <= 1:
             raise ValueError(f"Transfer needs freeze in [0, 1], not {self.freeze}.")
 
