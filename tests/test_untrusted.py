@@ -287,6 +287,10 @@ WRONG = {
         '{"lr": 1e30, "tricks": [{"trick": "Transfer", "body_lr": 1e300}]}',
         "multiply to a learning rate that float32 cannot hold",
     ),
+    "one trick twice": (
+        json.dumps({"tricks": [{"trick": "Transfer", "source": "x" * 4000}] * 2}),
+        "both are one trick twice; leave one of them out",
+    ),
     "a later schema": ('{"schema": 3}', "recipe has schema 3; this version reads 2"),
     "the first schema had none": ('{"schema": 1}', "recipe has schema 1"),
     "no number for a schema": ('{"schema": true}', "recipe has schema True"),
