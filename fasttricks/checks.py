@@ -51,7 +51,7 @@ def check(
     value: Any,  # what JSON says
     name: str,  # of the field
 ) -> Any:
-    """The value, made a tuple or dataclass where one is needed. Raises ValueError if it is not."""
+    """The value, as a tuple or dataclass where `kind` is one. Raises ValueError if it is wrong."""
     if len(name) > NAME:
         raise ValueError(f"{name:.60}... is nested too deeply, or has too long a name.")
     inner = get_args(kind)

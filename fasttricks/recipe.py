@@ -182,7 +182,7 @@ def make(given: Any) -> Trick:
     if isinstance(name, str) and name not in known:
         for module in filter(None, os.environ.get(MODULES, "").split(",")):
             kind = getattr(import_module(module), name, None)
-            if is_dataclass(kind) and hasattr(kind, "slots"):
+            if isinstance(kind, type) and is_dataclass(kind) and hasattr(kind, "slots"):
                 known.setdefault(name, kind)
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"Unknown trick {shown(name)}; there are {', '.join(known)}.")

@@ -22,7 +22,7 @@ from fasttricks import (
 )
 from fasttricks.__main__ import main
 from fasttricks.job import Job
-from fasttricks.recipe import OURS, read_recipe
+from fasttricks.recipe import MODULES, OURS, read_recipe
 
 WHOLE = sum(SEVEN, start=BASELINE)
 RECIPES = [BASELINE, WHOLE, *(BASELINE + trick() for trick in OURS)]
@@ -326,6 +326,13 @@ def test_one_sentence_and_no_code_runs(name, tmp_path, monkeypatch, capsys):
     assert main(["train", "--recipe", str(path), "--out", "run.json", "--save", "net.pth"]) == 2
     assert capsys.readouterr().err == f"fasttricks: {said}\n"
     assert [file.name for file in tmp_path.iterdir()] == ["recipe.json"], "nothing half-written"
+
+
+def test_of_a_readers_modules_only_tricks_are_taken(monkeypatch):
+    monkeypatch.setenv(MODULES, "os,fasttricks,fasttricks.tricks.distributed")
+    for name in ("system", "train", "Recipe", "BASELINE", "World", "ALONE"):
+        with pytest.raises(ValueError, match=f"Unknown trick '{name}'"):
+            Recipe.from_json({"tricks": [{"trick": name}]})
 
 
 @pytest.mark.parametrize("source", ["a\nb", "a\0b", ".", "/dev/zero", "x" * 4000])
