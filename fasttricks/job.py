@@ -57,10 +57,11 @@ class Job:
             )
         if self.val is not None and not self.val >= 1:
             raise ValueError(f"val must be 1 or more (or none, for all), not {self.val}.")
-        if not (self.seed >= 0 and self.evaluations >= 1 and self.image_size >= 1):
+        sizes = (self.evaluations, self.image_size, self.data_size)
+        if not (self.seed >= 0 and all(size >= 1 for size in sizes)):
             raise ValueError(
-                f"seed must be 0 or more, evaluations and image_size 1 or more, not "
-                f"{self.seed}, {self.evaluations} and {self.image_size}."
+                f"seed must be 0 or more, evaluations, image_size and data_size 1 or more, not "
+                f"{self.seed}, {', '.join(map(str, sizes))}."
             )
         steps = self.images // batch
         for step in {0, steps - 1, *range(0, steps, max(1, steps // 100))}:
