@@ -65,12 +65,7 @@ def accuracy(
     return right / counted
 
 
-def probabilities(
-    model: nn.Module,
-    data: Data,
-    split: Split,
-    batch: int = 1000,
-) -> Tensor:
+def probabilities(model: nn.Module, data: Data, split: Split, batch: int = 1000) -> Tensor:
     """(N, K) what the model, in fp32, thinks of each image of a split."""
     training = model.training
     model.eval()

@@ -80,9 +80,7 @@ def test_one_cycle_is_torchs(kind, anneal, steps, rise):
 
 
 @given(
-    steps=st.integers(1, 300),
-    rise=st.floats(0.01, 0.99),
-    anneal=st.sampled_from(["cos", "linear"]),
+    steps=st.integers(1, 300), rise=st.floats(0.01, 0.99), anneal=st.sampled_from(["cos", "linear"])
 )
 def test_one_cycle_stays_in_bounds_and_mirrors_momentum(steps, rise, anneal):
     trick = OneCycle(2.0, rise, anneal=anneal)

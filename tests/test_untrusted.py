@@ -12,14 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fasttricks import (
-    BASELINE,
-    SEVEN,
-    LabelSmoothing,
-    Recipe,
-    Run,
-    train,
-)
+from fasttricks import BASELINE, SEVEN, LabelSmoothing, Recipe, Run, train
 from fasttricks.__main__ import main
 from fasttricks.job import Job
 from fasttricks.recipe import MODULES, OURS, read_recipe

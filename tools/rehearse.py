@@ -189,10 +189,7 @@ def tasks() -> dict[str, tuple]:
     """What there is to rehearse, by name: a function and its arguments."""
     names = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.py"))
     found: dict[str, tuple] = {name: (chapter, name) for name in names}
-    return found | {
-        "two GPUs": (train_together,),
-        "launches": (launches,),
-    }
+    return found | {"two GPUs": (train_together,), "launches": (launches,)}
 
 
 def rehearse(task: tuple) -> tuple[bool, str, float]:

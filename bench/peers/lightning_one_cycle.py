@@ -27,10 +27,7 @@ class Classifier(lightning.LightningModule):
         optimizer = torch.optim.AdamW(self.parameters(), self.lr, weight_decay=0.05)
         steps = self.trainer.estimated_stepping_batches
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def fit(task: common.Task) -> None:

@@ -9,13 +9,7 @@ import pandas as pd
 from ..machine import name_of_machine
 from ..recipe import Recipe, name_of
 from ..record import Run
-from ..study.statistics import (
-    gains,
-    mean_accuracy,
-    seconds_to_target,
-    speed_up,
-    speed_up_interval,
-)
+from ..study.statistics import gains, mean_accuracy, seconds_to_target, speed_up, speed_up_interval
 
 pd.set_option("display.max_colwidth", None, "display.width", 110)  # tables are shown whole
 

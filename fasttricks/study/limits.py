@@ -27,11 +27,7 @@ ROUNDS = 7
 
 
 def resident(
-    recipe: Recipe,
-    net: torch.nn.Module,
-    data: Data,
-    steps: int,
-    world: World = ALONE,
+    recipe: Recipe, net: torch.nn.Module, data: Data, steps: int, world: World = ALONE
 ) -> float:
     """Images a second of forward, backward and step alone, the same batch every time."""
     device, batch = data.train.y.device, recipe.global_batch
@@ -106,10 +102,7 @@ def flops(recipe: Recipe, net: torch.nn.Module, data: Data) -> float:
     return counter.get_total_flops() / batch
 
 
-def matmul_peak(
-    device: torch.device,
-    dtype: torch.dtype,
-) -> float:
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     """The device's floating-point operations a second in a product of square matrices."""
     side = 8192 if device.type == "cuda" else 2048
     a, b = torch.randn(2, side, side, device=device).to(dtype)
@@ -137,11 +130,7 @@ class Marked:
 
 
 def stages(
-    recipe: Recipe,
-    data: Data,
-    model: str,
-    image_size: int,
-    images: int = 5_120,
+    recipe: Recipe, data: Data, model: str, image_size: int, images: int = 5_120
 ) -> dict[str, float]:
     """The share of a training run's time that each stage takes, by torch's profiler.
 

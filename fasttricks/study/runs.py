@@ -19,10 +19,7 @@ RESULTS = ROOT / "results"
 RUNS = "runs.jsonl"  # the records of a study, in its folder
 
 
-def read_records(
-    folder: Path,
-    parse: Callable[[dict[str, Any]], Any] = Run.from_json,
-) -> Found:
+def read_records(folder: Path, parse: Callable[[dict[str, Any]], Any] = Run.from_json) -> Found:
     """All records of a study's folder. Raises ValueError with file and line where one is wrong.
 
     A last line that was cut off while it was written is no record: its run is made again.

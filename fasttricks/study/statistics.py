@@ -40,11 +40,7 @@ def seconds_to_target(
     return median([getattr(run, clock) for run in runs])
 
 
-def speed_up(
-    runs: Sequence[Run],
-    reference: Sequence[Run],
-    clock: str = "train_seconds",
-) -> float:
+def speed_up(runs: Sequence[Run], reference: Sequence[Run], clock: str = "train_seconds") -> float:
     """How many times sooner than the reference an arm is at the target; 0 for never."""
     return seconds_to_target(reference, clock) / seconds_to_target(runs, clock)
 

@@ -11,10 +11,7 @@ WRONG = {
         lambda step, ramp, start, lr: lr * min(1.0, step / ramp) if ramp else lr,
         lambda step, ramp, start, lr: lr * (start + (1 - start) * step / ramp) if ramp else lr,
     ],
-    3: [
-        lambda lr, curvature: 1 / (lr * curvature),
-        lambda lr, curvature: 2 / lr,
-    ],
+    3: [lambda lr, curvature: 1 / (lr * curvature), lambda lr, curvature: 2 / lr],
 }
 
 SABOTAGE = """
