@@ -1,26 +1,28 @@
 """The command line: `python -m fasttricks train | pretrain | speed | bench | report | info`."""
 
 import argparse
-import math
+import json
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from . import machine, models, record
 from .budget import BASELINE, BUDGETS, SEVEN, choose_budget
-from .data import ROOT
 from .launch import WORKER
 from .pretrain import LETTERS, expected_seconds, make_letters, pretrain
-from .recipe import NAMES, Recipe, read_recipe, select
+from .recipe import NAMES, Recipe, Trick, name_of
 from .sources import load
+from .study import commands as study
 from .train import first, train
 from .tricks import Distributed
 
-RESULTS = ROOT / "results"
+BYTES = 1_000_000  # of a JSON file; a recipe has some hundred, a record some thousand
 HELP = f"""\
 Train a timm network on Fashion-MNIST with any of seven tricks: {", ".join(NAMES)}.
 
@@ -43,130 +45,50 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(
         dest="command", required=True, metavar="train|pretrain|speed|bench|report|info"
     )
-
     run = commands.add_parser(
         "train",
         help="one run: a progress bar, one line of result, one JSON record",
         description="Train once, plainly or with tricks, and report both clocks and the accuracy.",
     )
-    run.add_argument(
-        "--tricks",
-        default="all",
-        metavar="all|none|NAME,NAME",
-        help=f"the tricks to add to plain training, of {', '.join(NAMES)} [all]",
-    )
-    run.add_argument("--without", default="", metavar="NAME,NAME", help="tricks to leave out")
-    run.add_argument(
-        "--recipe",
-        type=Path,
-        metavar="FILE",
-        help="a recipe as JSON (or a record that holds one) instead of --tricks",
-    )
-    run.add_argument(
-        "--processes",
-        type=int,
-        metavar="N",
-        help="train in N processes (adds the trick distributed) [one a GPU, 2 on a CPU]",
-    )
-    run.add_argument(
-        "--share-devices",
-        action="store_true",
-        help="allow more processes than devices: correct, but not faster",
-    )
-    run.add_argument(
-        "--data",
-        default="fashion-mnist",
-        metavar="NAME|FOLDER",
-        help="fashion-mnist, letters, or a folder with one subfolder a class",
-    )
-    run.add_argument(
-        "--skip-broken",
-        action="store_true",
-        help="leave out images of the folder that cannot be read, and say how many [stop]",
-    )
-    run.add_argument(
-        "--labels", type=int, metavar="N", help="train on the first N images only [all]"
-    )
-    run.add_argument(
-        "--pretrain",
-        type=int,
-        nargs="?",
-        const=LETTERS,
-        metavar="N",
-        help=f"make the letters weights first, where there are none, with N glyphs [{LETTERS:,}]",
-    )
-    run.add_argument(
-        "--target", type=float, metavar="A", help="validation accuracy to reach [the budget's]"
-    )
-    run.add_argument(
-        "--test", action="store_true", help="read the test images too, once, at the end"
-    )
-    run.add_argument("--out", type=Path, metavar="FILE", help="write the record of the run, JSON")
-    run.add_argument(
-        "--save", type=Path, metavar="FILE", help="write the trained weights, safetensors"
-    )
-
     pre = commands.add_parser(
         "pretrain",
         help="make the weights that transfer starts from",
-        description="Train on the source task and write the weights.",
+        description="Train on the letters and write the weights.",
     )
-    pre.add_argument("--out", type=Path, metavar="FILE", help="the safetensors file [the cache]")
-
-    enough = "what the budget gives all seven tricks, or plain training"
-    for command, default in ((run, enough), (pre, f"{LETTERS:,}")):
-        command.add_argument(
-            "--budget", choices=list(BUDGETS), help="sizes of everything [the device's]"
-        )
-        command.add_argument(
-            "--model", metavar="NAME", help="timm's name of a model [the budget's]"
-        )
-        command.add_argument(
-            "--image-size", type=int, metavar="S", help="pixels a side [the budget's]"
-        )
-        command.add_argument("--images", type=int, metavar="N", help=f"images to see [{default}]")
-        command.add_argument(
-            "--seed", type=int, default=0, metavar="S", help="of all randomness [0]"
-        )
-
-    speed = commands.add_parser(
-        "speed",
-        help="the loop against forward, backward and step on one resident batch",
-        description="Images a second of the loop, plainly and with all tricks but several "
-        "processes, beside those of forward, backward and step on one batch that never changes.",
-    )
-    speed.add_argument("--turns", type=int, default=7, metavar="N", help="of measuring [7]")
-    study = commands.add_parser(
-        "bench",
-        help="run a study, or go on with one",
-        description="Make the runs of a study that have no record yet; it may be stopped at any "
-        "time, and goes on where it was.",
-    )
-    study.add_argument("study", type=Path, help="the study file, e.g. bench/cpu.toml")
-    study.add_argument(
-        "--hours", type=float, default=math.inf, metavar="H", help="begin no run that ends later"
-    )
-    study.add_argument(
-        "--results",
-        type=Path,
-        default=RESULTS,
-        metavar="FOLDER",
-        help="where records go, in a folder of the study's name [data/results]",
-    )
-    told = commands.add_parser(
-        "report",
-        help="what the recorded studies say",
-        description="Write a page and a figure from the records of each study.",
-    )
-    told.add_argument(
-        "--results", type=Path, default=RESULTS, metavar="FOLDER",
-        help="where the records are [data/results]",
-    )  # fmt: skip
-    commands.add_parser(
+    info = commands.add_parser(
         "info",
         help="versions, device, budget, data and weights found",
         description="What is here: versions, device, budget, data, weights.",
     )
+    for command, what in ((run, run_train), (pre, run_pretrain), (info, run_info)):
+        command.set_defaults(run=what)
+    names = ", ".join(NAMES)
+    option = run.add_argument
+    option("--tricks", default="all", metavar="all|none|NAME,NAME", help=f"of {names} [all]")
+    option("--without", default="", metavar="NAME,NAME", help="tricks to leave out")
+    option("--recipe", type=Path, metavar="FILE", help="a recipe or a record, JSON, not --tricks")
+    option("--processes", type=int, metavar="N", help="adds distributed [one a GPU, 2 on a CPU]")
+    option("--share-devices", action="store_true", help="more processes than devices; not faster")
+    option("--data", default="fashion-mnist", metavar="NAME|FOLDER",
+           help="fashion-mnist, letters, or a folder with one subfolder a class")  # fmt: skip
+    option("--skip-broken", action="store_true", help="leave out images that cannot be read [stop]")
+    option("--labels", type=int, metavar="N", help="train on the first N images only [all]")
+    option("--pretrain", type=int, nargs="?", const=LETTERS, metavar="N",
+           help=f"make missing letters weights first, of N glyphs [{LETTERS:,}]")  # fmt: skip
+    option("--target", type=float, metavar="A", help="validation accuracy [the budget's]")
+    option("--test", action="store_true", help="read the test images too, once, at the end")
+    option("--out", type=Path, metavar="FILE", help="write the record of the run, JSON")
+    option("--save", type=Path, metavar="FILE", help="write the trained weights, safetensors")
+    pre.add_argument("--out", type=Path, metavar="FILE", help="the safetensors file [the cache]")
+    enough = "what the budget gives all seven tricks, or plain training"
+    for command, default in ((run, enough), (pre, f"{LETTERS:,}")):
+        option = command.add_argument
+        option("--budget", choices=list(BUDGETS), help="sizes of everything [the device's]")
+        option("--model", metavar="NAME", help="timm's name of a model [the budget's]")
+        option("--image-size", type=int, metavar="S", help="pixels a side [the budget's]")
+        option("--images", type=int, metavar="N", help=f"images to see [{default}]")
+        option("--seed", type=int, default=0, metavar="S", help="of all randomness [0]")
+    study.add_to(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show where an error came from")
     return top
@@ -185,6 +107,60 @@ def asked_recipe(options: argparse.Namespace) -> Recipe:
         world = Distributed(options.processes or 0, options.share_devices)
         recipe = replace(recipe, tricks=(*rest, world))
     return recipe
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a JSON file, or in a record there. Raises ValueError or OSError if none is."""
+    stored = read_json(path)
+    if isinstance(stored, dict) and "recipe" in stored:
+        stored = stored["recipe"]
+    try:
+        return Recipe.from_json(stored)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def select(
+    words: str,  # "all", "none", or names with commas between
+    seven: Iterable[Trick],  # what there is to select from
+    without: str = "",  # names to leave out
+) -> tuple[Trick, ...]:
+    """The tricks that the words name. Raises ValueError for unknown or repeated names."""
+    by_name = {name_of(trick): trick for trick in seven}
+    chosen = {"all": list(by_name), "none": []}.get(words)
+    if chosen is None:
+        chosen = split_names(words, by_name)
+    dropped = split_names(without, by_name) if without else []
+    for name in dropped:
+        if name not in chosen:
+            raise ValueError(f"There is no {name!r} to leave out; chosen are {', '.join(chosen)}.")
+    return tuple(by_name[name] for name in chosen if name not in dropped)
+
+
+def split_names(words: str, known: Iterable[str]) -> list[str]:
+    """Names with commas between, each known and none twice."""
+    names = [word.strip() for word in words.split(",")]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"Unknown trick {name!r}; use all, none, or of {', '.join(known)}.")
+        if names.count(name) > 1:
+            raise ValueError(f"The trick {name!r} is named twice; name it once.")
+    return names
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file says. Raises ValueError or OSError where that cannot be known."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(BYTES + 1)
+    except OSError as error:
+        raise OSError(f"{path} cannot be read ({error.strerror}); name a JSON file.") from None
+    if len(text) > BYTES:
+        raise ValueError(f"{path} is larger than {BYTES / 1e6:g} MB; no recipe or record is.")
+    try:
+        return json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # the latter where lists are nested too deeply
+        raise ValueError(f"{path} is no JSON ({error}); give a recipe or record.") from None
 
 
 def asked_images(options: argparse.Namespace) -> int:
@@ -275,46 +251,6 @@ def run_pretrain(options: argparse.Namespace) -> None:
     )
 
 
-def run_speed(options: argparse.Namespace) -> None:
-    """`fasttricks speed`."""
-    from .study.limits import limits
-
-    budget, data = choose_budget(), load()
-    for name, recipe in (("plain", BASELINE), ("six", sum(SEVEN, start=BASELINE) - "distributed")):
-        images, turns = budget.images // 2, options.turns
-        found = limits(recipe, data, budget.model, budget.image_size, images, turns)
-        print(
-            f"{name:6} batch {recipe.global_batch}: loop {found.loop:,.0f} images/s, resident "
-            f"batch {found.resident:,.0f} images/s, ratio {found.share:.3f} "
-            f"(medians of {turns} turns)\n"
-            f"       {found.image / 1e6:.1f} million operations an image, matrix-product peak "
-            f"{found.peak / 1e9:,.0f} billion a second, utilisation {found.utilisation:.1%}"
-        )
-    memory, where = machine.peak_memory(BASELINE.world.device()), machine.hardware()
-    print(f"most memory held: {memory:.2f} GB, on {machine.name_of_machine(where)}")
-
-
-def run_bench(options: argparse.Namespace) -> None:
-    """`fasttricks bench`."""
-    from .study.runs import bench
-
-    if not options.hours > 0:
-        raise ValueError(f"--hours must be above 0, not {options.hours}.")
-    bench(options.study, options.results, options.hours)
-
-
-def run_report(options: argparse.Namespace) -> None:
-    """`fasttricks report`."""
-    from .study.pages import write_report
-
-    pages = write_report(options.results)
-    if not pages:
-        raise FileNotFoundError(
-            f"There are no records in {options.results}; make some by `fasttricks bench STUDY`."
-        )
-    print(*pages, sep="\n")
-
-
 def run_info(options: argparse.Namespace) -> None:
     """`fasttricks info`."""
     budget = choose_budget()
@@ -337,16 +273,8 @@ def run_info(options: argparse.Namespace) -> None:
 def main(words: list[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 when what was asked for cannot be, 1 when it failed."""
     options = parser().parse_args(words)
-    run = {
-        "train": run_train,
-        "pretrain": run_pretrain,
-        "speed": run_speed,
-        "bench": run_bench,
-        "report": run_report,
-        "info": run_info,
-    }
     try:
-        run[options.command](options)
+        options.run(options)
     except (Exception, KeyboardInterrupt) as error:
         if options.debug:
             traceback.print_exc()

@@ -4,14 +4,11 @@ JSON as Python reads it may hold anything: NaN, infinities, whole numbers withou
 a number belongs. What passes here is of the right kind; each class checks its own ranges.
 """
 
-import json
 import math
 from dataclasses import MISSING, fields, is_dataclass
-from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
-BYTES = 1_000_000  # of a file; a recipe has some hundred, a record some thousand
 LARGEST = 2**63  # whole numbers stay below it, and so fit into 64 bits
 TEXT = 4096  # characters of a text: a path may be so long
 NAME = 120  # characters of a field's whole name, which bounds how deep values are nested
@@ -106,18 +103,3 @@ def versioned(
     if type(number) is not int or number != schema:
         raise ValueError(f"{name} has schema {shown(number)}; this version reads {schema}.")
     return {key: value for key, value in given.items() if key != "schema"}
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file says. Raises ValueError or OSError where that cannot be known."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(BYTES + 1)
-    except OSError as error:
-        raise OSError(f"{path} cannot be read ({error.strerror}); name a JSON file.") from None
-    if len(text) > BYTES:
-        raise ValueError(f"{path} is larger than {BYTES / 1e6:g} MB; no recipe or record is.")
-    try:
-        return json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # the latter where lists are nested too deeply
-        raise ValueError(f"{path} is no JSON ({error}); give a recipe or record.") from None

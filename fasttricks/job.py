@@ -1,6 +1,5 @@
 """One run in plain values, checked, so that it can be handed to another process."""
 
-import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -63,10 +62,6 @@ class Job:
                 f"seed must be 0 or more, evaluations, image_size and data_size 1 or more, not "
                 f"{self.seed}, {', '.join(map(str, sizes))}."
             )
-        steps = self.images // batch
-        for step in {0, steps - 1, *range(0, steps, max(1, steps // 100))}:
-            if not math.isfinite(self.recipe.lr_at(step, steps)):
-                raise ValueError(f"The learning rate of step {step} is not finite; lower it.")
 
     @property
     def settled(self) -> Recipe:

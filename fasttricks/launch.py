@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from safetensors.torch import load_file
 from . import models
 from .job import Job
 from .progress import REPORT, Bar
-from .recipe import MODULES, Recipe
+from .recipe import MODULES
 from .record import Run, write_json
 from .tricks.distributed import cores
 
@@ -186,10 +185,9 @@ def launch(
         folder = Path(name)
         write_json(folder / "job.json", job.to_json())
         record = call(processes, "fasttricks.worker", folder, environ, bar.follow)
-        # The recipe is ours, not read back: it may hold a trick that only the environment named.
-        run = Run.from_json({**record, "recipe": Recipe().to_json()})
         net = models.create(job.model, channels, classes)
         net.load_state_dict(load_file(folder / "net.safetensors"))
-    run = replace(run, recipe=job.recipe, net=net)
+    del record["reached"]
+    run = Run(**{**record, "recipe": job.recipe, "net": net})
     bar.close(str(run))
     return run

@@ -8,14 +8,12 @@ whole - "mixup"                 all but one
 import json
 import math
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from . import tricks
-from .checks import arguments, check, read_json, shown, versioned
+from .checks import arguments, check, shown, versioned
 from .tricks import Distributed, MixedPrecision, Scratch
 
 # The names on the command line, in chapter order: name of the file = name of the trick.
@@ -187,42 +185,3 @@ def make(given: Any) -> Trick:
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"Unknown trick {shown(name)}; there are {', '.join(known)}.")
     return known[name](**arguments(known[name], settings, name))
-
-
-def read_recipe(path: Path) -> Recipe:
-    """The recipe in a JSON file, or in a record there. Raises ValueError or OSError if none is."""
-    stored = read_json(path)
-    if isinstance(stored, dict) and "recipe" in stored:
-        stored = stored["recipe"]
-    try:
-        return Recipe.from_json(stored)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def select(
-    words: str,  # "all", "none", or names with commas between
-    seven: Iterable[Trick],  # what there is to select from
-    without: str = "",  # names to leave out
-) -> tuple[Trick, ...]:
-    """The tricks that the words name. Raises ValueError for unknown or repeated names."""
-    by_name = {name_of(trick): trick for trick in seven}
-    chosen = {"all": list(by_name), "none": []}.get(words)
-    if chosen is None:
-        chosen = split_names(words, by_name)
-    dropped = split_names(without, by_name) if without else []
-    for name in dropped:
-        if name not in chosen:
-            raise ValueError(f"There is no {name!r} to leave out; chosen are {', '.join(chosen)}.")
-    return tuple(by_name[name] for name in chosen if name not in dropped)
-
-
-def split_names(words: str, known: Iterable[str]) -> list[str]:
-    """Names with commas between, each known and none twice."""
-    names = [word.strip() for word in words.split(",")]
-    for name in names:
-        if name not in known:
-            raise ValueError(f"Unknown trick {name!r}; use all, none, or of {', '.join(known)}.")
-        if names.count(name) > 1:
-            raise ValueError(f"The trick {name!r} is named twice; name it once.")
-    return names

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from .checks import arguments, check, shown
 from .recipe import Recipe
 
 SCHEMA = 2
@@ -70,45 +69,6 @@ class Run:
         """Plain values under the names of the record."""
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "net"}
         return {**plain, "recipe": self.recipe.to_json(), "reached": self.reached}
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Run":
-        """The run of a record. Raises ValueError where fields or the schema differ."""
-        number = check(dict, record, "record").get("schema")
-        if number != SCHEMA:
-            raise ValueError(f"schema is {shown(number)}; this version reads {SCHEMA}.")
-        known = {f.name for f in fields(cls)} - {"net"} | {"reached"}
-        wrong = ", ".join(map(shown, sorted(known ^ set(record))))
-        if wrong:
-            raise ValueError(f"the record lacks or does not know: {wrong:.250}.")
-        rest = {name: value for name, value in record.items() if name != "reached"}
-        run = cls(**arguments(cls, rest, "record"))
-        run._refuse_ranges()
-        if record["reached"] is not run.reached:
-            raise ValueError(f"reached must be {run.reached}, as accuracy and target say.")
-        return run
-
-    def _refuse_ranges(self) -> None:
-        """Refuse what no training can have left; only files need it."""
-        counts = (self.labels, self.image_size, self.images_seen, self.steps, self.processes)
-        seconds = (self.train_seconds, self.wall_seconds, self.images_per_second)
-        shares = (self.val_accuracy, self.test_accuracy or 0.0, self.target)
-        if not (
-            min(counts) >= 1
-            and min(self.seed, self.skipped_steps) >= 0
-            and min(seconds) > 0
-            and min(self.eval_seconds, self.peak_memory or 0.0) >= 0
-            and 0 <= min(shares) <= max(shares) <= 1
-        ):
-            raise ValueError(
-                f"the record has counts {counts}, seed {self.seed}, seconds {seconds} or "
-                f"accuracies {shares} that no run can have."
-            )
-        if {len(point) for point in self.curve} - {3}:
-            raise ValueError("each point of the curve must be images, seconds and accuracy.")
-        missing = {"cpu", "cores", "gpu", "gpu_count"} - set(self.hardware)
-        if missing:
-            raise ValueError(f"hardware lacks {', '.join(sorted(missing))}.")
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 usage: python -m fasttricks.worker FOLDER
 """
 
+import json
 import os
 import sys
 import time
@@ -11,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .checks import read_json
 from .job import Job
 from .launch import WORKER
 from .models import save_weights
@@ -43,7 +43,7 @@ def serve(
 
 def work(folder: Path) -> dict[str, Any]:
     """The record of the job in the folder; its weights lie there too."""
-    job = Job.from_json(read_json(folder / "job.json"))
+    job = Job.from_json(json.loads((folder / "job.json").read_text(encoding="utf-8")))
     data = load(job.data, job.data_size, skip_broken=True).subset(job.labels)
     if data.fingerprint != job.fingerprint:
         raise ValueError(

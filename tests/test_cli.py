@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from fasttricks import BASELINE, Run, train
 from fasttricks.__main__ import main
+from fasttricks.study.runs import read_run
 
 FEW = ["--images", "128", "--labels", "256", "--budget", "smoke"]
 
@@ -31,7 +32,7 @@ def test_one_run_one_record(tmp_path, capsys):
                 "peak_memory"}  # fmt: skip
     assert expected <= set(stored)
     assert expected | {"data", "labels"} == set(stored)
-    run = Run.from_json(stored)
+    run = read_run(stored)
     assert run.recipe.names == ("mixup", "smoothing")
     assert (run.seed, run.images_seen, run.labels, run.reached) == (3, 128, 256, False)
     assert run.seconds_to_target == math.inf
@@ -51,9 +52,9 @@ def train_again() -> Run:
 def test_records_of_another_schema_are_refused(tmp_path):
     stored = train_again().to_json()
     with pytest.raises(ValueError, match="schema is 0"):
-        Run.from_json({**stored, "schema": 0})
+        read_run({**stored, "schema": 0})
     with pytest.raises(ValueError, match="does not know: 'extra'"):
-        Run.from_json({**stored, "extra": 1})
+        read_run({**stored, "extra": 1})
 
 
 def test_pretrain_and_transfer(tmp_path, capsys):

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasttricks import BASELINE, SEVEN, Cyclic, LabelSmoothing, MixedPrecision, OneCycle, Recipe
-from fasttricks.recipe import NAMES, name_of, select
+from fasttricks.__main__ import select
+from fasttricks.recipe import NAMES, name_of
 
 WHOLE = sum(SEVEN, start=BASELINE)
 

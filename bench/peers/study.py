@@ -37,7 +37,7 @@ from fasttricks.study.plan import (
     target_of,
     whole_batches,
 )
-from fasttricks.study.runs import RESULTS, append_record, read_records
+from fasttricks.study.runs import RESULTS, append_record, read_records, read_run
 
 HERE = Path(__file__).parent
 TABLE = "table.json"  # what the README quotes, beside the records
@@ -117,7 +117,7 @@ def whole_epochs(images: float, batch: int, count: int = 55_000) -> int:
 def parse(content: dict[str, Any]) -> Run | PeerRun:
     """The run of a record, ours or a peer's."""
     if "recipe" in content:
-        return Run.from_json(content)
+        return read_run(content)
     if content.get("schema") != SCHEMA:
         raise ValueError(f"schema is {content.get('schema')!r}; this version reads {SCHEMA}.")
     try:

@@ -19,7 +19,7 @@ from statistics import mean, median
 from typing import Any
 
 from ..budget import BASELINE, BUDGETS, SEVEN
-from ..recipe import OPTIMIZERS, Recipe, name_of, select
+from ..recipe import OPTIMIZERS, Recipe, name_of
 from ..record import Run
 
 Found = dict[tuple[str, int], dict[int, Run]]  # by arm and images, then by seed
@@ -96,7 +96,8 @@ def arm_recipe(arm: str) -> Recipe:
         raise ValueError(
             f"arms: {arm!r} is unknown; use plain, whole, six, or add or no with one of {known}."
         )
-    return sum(select(name, SEVEN), start=BASELINE) if word == "add" else whole - name
+    added = (trick for trick in SEVEN if name_of(trick) == name)
+    return BASELINE + next(added) if word == "add" else whole - name
 
 
 def tuned(arm: str, *settings: str) -> Recipe:

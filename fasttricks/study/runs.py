@@ -4,13 +4,14 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from .. import machine
-from ..checks import check
+from ..checks import arguments, check, shown
 from ..data import ROOT
-from ..record import Run
+from ..record import SCHEMA, Run
 from ..sources import load
 from ..train import train
 from .plan import DECLARED, LAST, Found, Trial, read_study, target_of, trials
@@ -19,7 +20,47 @@ RESULTS = ROOT / "results"
 RUNS = "runs.jsonl"  # the records of a study, in its folder
 
 
-def read_records(folder: Path, parse: Callable[[dict[str, Any]], Any] = Run.from_json) -> Found:
+def read_run(record: Any) -> Run:
+    """The run of a record. Raises ValueError where a field, a range or the schema is wrong."""
+    number = check(dict, record, "record").get("schema")
+    if number != SCHEMA:
+        raise ValueError(f"schema is {shown(number)}; this version reads {SCHEMA}.")
+    known = {f.name for f in fields(Run)} - {"net"} | {"reached"}
+    wrong = ", ".join(map(shown, sorted(known ^ set(record))))
+    if wrong:
+        raise ValueError(f"the record lacks or does not know: {wrong:.250}.")
+    rest = {name: value for name, value in record.items() if name != "reached"}
+    run = Run(**arguments(Run, rest, "record"))
+    refuse_ranges(run)
+    if record["reached"] is not run.reached:
+        raise ValueError(f"reached must be {run.reached}, as accuracy and target say.")
+    return run
+
+
+def refuse_ranges(run: Run) -> None:
+    """Refuse what no training can have left; only files need it."""
+    counts = (run.labels, run.image_size, run.images_seen, run.steps, run.processes)
+    seconds = (run.train_seconds, run.wall_seconds, run.images_per_second)
+    shares = (run.val_accuracy, run.test_accuracy or 0.0, run.target)
+    if not (
+        min(counts) >= 1
+        and min(run.seed, run.skipped_steps) >= 0
+        and min(seconds) > 0
+        and min(run.eval_seconds, run.peak_memory or 0.0) >= 0
+        and 0 <= min(shares) <= max(shares) <= 1
+    ):
+        raise ValueError(
+            f"the record has counts {counts}, seed {run.seed}, seconds {seconds} or "
+            f"accuracies {shares} that no run can have."
+        )
+    if {len(point) for point in run.curve} - {3}:
+        raise ValueError("each point of the curve must be images, seconds and accuracy.")
+    missing = {"cpu", "cores", "gpu", "gpu_count"} - set(run.hardware)
+    if missing:
+        raise ValueError(f"hardware lacks {', '.join(sorted(missing))}.")
+
+
+def read_records(folder: Path, parse: Callable[[dict[str, Any]], Any] = read_run) -> Found:
     """All records of a study's folder. Raises ValueError with file and line where one is wrong.
 
     A last line that was cut off while it was written is no record: its run is made again.

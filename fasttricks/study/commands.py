@@ -1,0 +1,85 @@
+"""The command line's part of the study: `speed`, `bench` and `report`."""
+
+import argparse
+import math
+from pathlib import Path
+
+from .. import machine
+from ..budget import BASELINE, SEVEN, choose_budget
+from ..data import ROOT
+from ..sources import load
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Add the three commands; each keeps under `run` what it does."""
+    speed = commands.add_parser(
+        "speed",
+        help="the loop against forward, backward and step on one resident batch",
+        description="Images a second of the loop, plainly and with all tricks but several "
+        "processes, beside those of forward, backward and step on one batch that never changes.",
+    )
+    speed.add_argument("--turns", type=int, default=7, metavar="N", help="of measuring [7]")
+    bench = commands.add_parser(
+        "bench",
+        help="run a study, or go on with one",
+        description="Make the runs of a study that have no record yet; it may be stopped at any "
+        "time, and goes on where it was.",
+    )
+    bench.add_argument("study", type=Path, help="the study file, e.g. bench/cpu.toml")
+    bench.add_argument(
+        "--hours", type=float, default=math.inf, metavar="H", help="begin no run that ends later"
+    )
+    report = commands.add_parser(
+        "report",
+        help="what the recorded studies say",
+        description="Write findings, a page and figures from the records of each study.",
+    )
+    for command, what in ((bench, "go, in a folder of the study's name"), (report, "are")):
+        command.add_argument(
+            "--results", type=Path, default=ROOT / "results", metavar="FOLDER",
+            help=f"where records {what} [data/results]",
+        )  # fmt: skip
+    for command, run in ((speed, run_speed), (bench, run_bench), (report, run_report)):
+        command.set_defaults(run=run)
+
+
+def run_speed(options: argparse.Namespace) -> None:
+    """`fasttricks speed`."""
+    from .limits import limits
+
+    if options.turns < 1:
+        raise ValueError(f"--turns must be 1 or more, not {options.turns}.")
+    budget, data = choose_budget(), load()
+    for name, recipe in (("plain", BASELINE), ("six", sum(SEVEN, start=BASELINE) - "distributed")):
+        images, turns = budget.images // 2, options.turns
+        found = limits(recipe, data, budget.model, budget.image_size, images, turns)
+        print(
+            f"{name:6} batch {recipe.global_batch}: loop {found.loop:,.0f} images/s, resident "
+            f"batch {found.resident:,.0f} images/s, ratio {found.share:.3f} "
+            f"(medians of {turns} turns)\n"
+            f"       {found.image / 1e6:.1f} million operations an image, matrix-product peak "
+            f"{found.peak / 1e9:,.0f} billion a second, utilisation {found.utilisation:.1%}"
+        )
+    memory, where = machine.peak_memory(BASELINE.world.device()), machine.hardware()
+    print(f"most memory held: {memory:.2f} GB, on {machine.name_of_machine(where)}")
+
+
+def run_bench(options: argparse.Namespace) -> None:
+    """`fasttricks bench`."""
+    from .runs import bench
+
+    if not options.hours > 0:
+        raise ValueError(f"--hours must be above 0, not {options.hours}.")
+    bench(options.study, options.results, options.hours)
+
+
+def run_report(options: argparse.Namespace) -> None:
+    """`fasttricks report`."""
+    from .pages import write_report
+
+    pages = write_report(options.results)
+    if not pages:
+        raise FileNotFoundError(
+            f"There are no records in {options.results}; make some by `fasttricks bench STUDY`."
+        )
+    print(*pages, sep="\n")
