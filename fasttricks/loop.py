@@ -65,16 +65,6 @@ def accuracy(
     return right / counted
 
 
-def probabilities(model: nn.Module, data: Data, split: Split, batch: int = 1000) -> Tensor:
-    """(N, K) what the model, in fp32, thinks of each image of a split."""
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        parts = [model(data.normalise(x)).softmax(1) for x in split.x.split(batch)]
-    model.train(training)
-    return torch.cat(parts)
-
-
 @dataclass
 class Progress:
     """What a loop has done so far, and what its evaluations found."""

@@ -198,8 +198,8 @@ holds(apart < 1e-5, "our loop and the package's leave the same weights")
 # Is the package's accuracy what we think it is, the share of right answers? We count them ourselves.
 
 # %% tags=["nbval-check-output"]
+from fasttricks.course import probabilities
 from fasttricks.loop import accuracy as measure
-from fasttricks.loop import probabilities
 
 guesses = probabilities(nets[1], here, here.val).argmax(1)
 share = (guesses == here.val.y).double().mean().item()

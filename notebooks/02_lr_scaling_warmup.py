@@ -137,7 +137,7 @@ holds(abs(left - 0.9**12) < 1e-4, "after n steps, 0.9 ** n of the first variance
 # %%
 from torch.optim.swa_utils import update_bn
 
-from fasttricks.loop import probabilities
+from fasttricks.course import probabilities
 
 
 def score(net):

@@ -99,7 +99,8 @@ hasty = replace(few, train=Split(few.train.x, hasty_y))
 # %%
 import numpy as np
 
-from fasttricks.loop import fit, probabilities
+from fasttricks.course import probabilities
+from fasttricks.loop import fit
 from fasttricks.models import begin
 
 

@@ -88,7 +88,7 @@ plain = train(BASELINE, few, images=budget.images)
 # largest of the ten probabilities. That is the network's *confidence*.
 
 # %%
-from fasttricks.loop import probabilities
+from fasttricks.course import probabilities
 
 chances = probabilities(plain.net, data, data.val)
 confidence = chances.max(1).values

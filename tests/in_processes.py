@@ -3,11 +3,14 @@
 usage: in_processes.py OUT.pt [subsets]
 """
 
+import copy
 import sys
 import warnings
 from itertools import combinations
 
+import numpy as np
 import torch
+import torch.distributed as dist
 
 from fasttricks import BASELINE, SEVEN, Distributed, LRScaling, Mixup, OneCycle, Recipe, load, loop
 from fasttricks.data import Data
@@ -46,6 +49,48 @@ def observe(world: loop.World) -> dict:
     return {"net": net.state_dict(), "accuracy": accuracy, "rates": rates}
 
 
+def statistics(world: loop.World) -> dict:
+    """Batch-norm statistics in training, and after they are averaged."""
+    data = few_images()
+    torch.manual_seed(0)
+    net = create("test_resnet", 1, 10).train()
+    alone, wrapped = copy.deepcopy(net), world.wrap(net)
+    for first in (0, 32, 64):
+        x = data.normalise(world.shard(data.train.x[first : first + 32]))
+        wrapped(x).sum().backward()
+        alone(x)
+    own, expected = (dict(model.named_buffers()) for model in (net, alone))
+    same = all(torch.equal(own[name], expected[name]) for name in own)
+    for buffer in filter(torch.is_floating_point, net.buffers()):
+        buffer.fill_(world.rank + 1.0)
+    world.average_buffers(net)
+    after = {b.mean().item() for b in net.buffers() if b.is_floating_point()}
+    return {"own": everyones(world, same), "averaged": everyones(world, after)}
+
+
+def chances(world: loop.World) -> list:
+    """The shares that each process's mixup drew in its first steps."""
+    drawn, real = [], Mixup.batch_map
+
+    def spy(self: Mixup, x: torch.Tensor, q: torch.Tensor, rng: np.random.Generator) -> tuple:
+        drawn.append(copy.deepcopy(rng).beta(self.alpha, self.alpha))
+        return real(self, x, q, rng)
+
+    Mixup.batch_map = spy
+    loop.fit(PLAIN + Mixup(), norms_without_batch_statistics(), few_images(), 64, 0, 1, world)
+    Mixup.batch_map = real
+    return everyones(world, drawn)
+
+
+def everyones(world: loop.World, value: object) -> list:
+    """Every process's value."""
+    if world.processes == 1:
+        return [value]
+    found = [None] * world.processes
+    dist.all_gather_object(found, value)
+    return found
+
+
 def train_subsets(world: loop.World) -> int:
     """Two steps of every subset of the seven tricks in this world; how many there were."""
     data, seen = few_images(), set()
@@ -65,7 +110,7 @@ def train_subsets(world: loop.World) -> int:
 if __name__ == "__main__":
     with Distributed(share_devices=True).join() as here:
         warnings.simplefilter("error")
-        seen = observe(here)
+        seen = observe(here) | statistics(here) | {"chances": chances(here)}
         if "subsets" in sys.argv:
             seen["subsets"] = train_subsets(here)
         if here.rank == 0:

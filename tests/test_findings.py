@@ -85,6 +85,13 @@ def test_a_last_round_that_has_only_begun_is_called_missing(recorded):
     )
 
 
+def test_one_slow_run_does_not_move_an_arms_seconds():
+    shaken = Arm(
+        np.array([100]), np.full((1, 3), 0.9), np.array([[1.0, 1.0, 10.0]]), PLAIN.wall[:1]
+    )
+    assert compare("shaken", shaken, "plain", PLAIN, 0.85).train == 1, "the median, not the mean"
+
+
 def test_never_is_infinite_and_is_kept():
     never = arm([100], [[0.1] * 3], [3])
     found = compare("never", never, "plain", PLAIN, 0.85)

@@ -1,12 +1,14 @@
 """The loop: any subset trains, a seed repeats, a skipped step advances nothing."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import combinations
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from fasttricks import BASELINE, SEVEN, MixedPrecision, OneCycle, loop, train
+from fasttricks import BASELINE, SEVEN, Distributed, MixedPrecision, OneCycle, loop, train
 from fasttricks.loop import World, accuracy, fit
 from fasttricks.models import begin, create
 
@@ -104,6 +106,24 @@ def test_evaluation_counts_every_image_once(processes, small, monkeypatch):
     assert counted == len(small.test) == 501
     monkeypatch.undo()
     assert accuracy(net, small, small.test, BASELINE) == right / counted
+
+
+def test_the_slowest_process_counts(small, monkeypatch):
+    """Another process, that took a thousand seconds longer for everything."""
+
+    class Beside(World):
+        def reduce(self, value, op=dist.ReduceOp.SUM):
+            return value + 1000 if op == dist.ReduceOp.MAX else value
+
+    monkeypatch.setattr(Distributed, "join", contextmanager(lambda self: (yield Beside())))
+    run = train(PLAIN, small, images=128)
+    assert min(run.train_seconds, run.eval_seconds, run.wall_seconds, run.peak_memory) > 1000
+
+
+def test_the_target_is_reached_at_it_and_not_a_hair_below(small):
+    run = train(PLAIN, small, images=64, target=0.5)
+    at, below = (replace(run, val_accuracy=accuracy) for accuracy in (0.5, 0.4999))
+    assert (at.reached, below.reached) == (True, False)
 
 
 def test_half_as_many_images_are_half_as_many_steps(small):

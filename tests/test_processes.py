@@ -45,6 +45,11 @@ def test_shares_of_a_batch_train_as_the_whole(processes, alone, tmp_path):
         assert torch.allclose(together["net"][name], tensor, atol=1e-6), name
     assert together["rates"] == alone["rates"], "one schedule for any number of processes"
     assert together["accuracy"] == alone["accuracy"]
+    assert together["own"] == [True] * processes, "batch-norm statistics are each process's own"
+    for means in together["averaged"]:
+        assert list(means) == pytest.approx([(processes + 1) / 2] * len(means))
+    drawn = [tuple(shares) for shares in together["chances"]]
+    assert len(set(drawn)) == processes, "each process blends by chance of its own"
     assert together.get("subsets", 64) == 64
 
 

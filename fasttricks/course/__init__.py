@@ -4,7 +4,7 @@ from statistics import median
 
 from ..study.findings import headline, published
 from ..study.statistics import gains, interval
-from .arms import about, train_arms
+from .arms import about, probabilities, train_arms
 from .checks import holds
 from .exercises import check
 from .figures import accuracy_against_time, bars, plot, shares, show, tally
@@ -23,6 +23,7 @@ __all__ = [
     "interval",
     "median",
     "plot",
+    "probabilities",
     "published",
     "recipe_table",
     "shares",

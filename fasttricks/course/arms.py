@@ -1,10 +1,11 @@
-"""Several recipes side by side, and the machine that they run on."""
+"""Several recipes side by side, the machine that they run on, and what a net thinks."""
 
 import torch
+from torch import Tensor, nn
 
 from .. import machine
 from ..budget import choose_budget
-from ..data import Data
+from ..data import Data, Split
 from ..recipe import Recipe
 from ..record import Run
 from ..train import train
@@ -39,3 +40,13 @@ def train_arms(
             )
             arms[name].append(run)
     return arms
+
+
+def probabilities(model: nn.Module, data: Data, split: Split, batch: int = 1000) -> Tensor:
+    """(N, K) what the model, in fp32, thinks of each image of a split."""
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        parts = [model(data.normalise(x)).softmax(1) for x in split.x.split(batch)]
+    model.train(training)
+    return torch.cat(parts)
