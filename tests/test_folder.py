@@ -14,9 +14,11 @@ from PIL import Image
 
 from fasttricks import BASELINE, load, worker
 from fasttricks.__main__ import main
+from fasttricks.sources import decode as decode_module
 from fasttricks.sources import folder as folder_module
 from fasttricks.sources import loadable
-from fasttricks.sources.folder import Images, decode, decode_all, load_folder
+from fasttricks.sources.decode import attempt, decode, decode_all
+from fasttricks.sources.folder import load_folder
 
 
 @pytest.fixture(autouse=True)
@@ -43,15 +45,15 @@ def photos(tmp_path):
 def no_decoding(monkeypatch):
     """Whoever decodes an image fails."""
 
-    def refuse(files: list[Path], size: int) -> None:
+    def refuse(folder: Path, files: list[str], size: int) -> None:
         raise AssertionError(f"{len(files)} images are decoded again at {size} pixels")
 
-    return lambda: monkeypatch.setattr(folder_module, "decode_all", refuse)
+    return lambda: monkeypatch.setattr(folder_module, "decode_folder", refuse)
 
 
 def pixel(path: Path, size: int = 4) -> list[int]:
     """Red, green and blue in the middle of a decoded image."""
-    return decode(path, size)[:, size // 2, size // 2].tolist()
+    return decode(str(path), size)[:, size // 2, size // 2].tolist()
 
 
 def everything(data) -> torch.Tensor:
@@ -76,7 +78,7 @@ def test_the_draw_is_that_of_seed_0(photos):
     files = [f"{kind}/{n}" for kind in ("green", "red") for n in sorted(range(15), key=str)]
     order = torch.randperm(30, generator=torch.Generator().manual_seed(0)).tolist()
     for image, row in zip(everything(data), order, strict=True):
-        assert np.array_equal(image, decode(photos / f"{files[row]}.png", 64))
+        assert np.array_equal(image, decode(str(photos / f"{files[row]}.png"), 64))
 
 
 def test_folders_refused(tmp_path):
@@ -141,7 +143,7 @@ def test_print_colours_and_deep_greys(tmp_path):
     Image.fromarray(np.full((8, 8), 60 * 257, np.int32)).save(tmp_path / "deep.tif")
     assert pixel(tmp_path / "deep.tif") == [60, 60, 60]
     Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(tmp_path / "floats.tif")
-    assert "floats" in Images([tmp_path / "floats.tif"], 4)[0][1]
+    assert "floats" in attempt(str(tmp_path / "floats.tif"), 4)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -158,7 +160,7 @@ def test_a_turned_camera(orientation, tmp_path):
     exif[0x0112] = orientation
     for name, settings in (("t.jpg", {"quality": 100, "subsampling": 0}), ("t.png", {})):
         image.save(tmp_path / name, exif=exif, **settings)
-        found = decode(tmp_path / name, 32).transpose(1, 2, 0).astype(int)
+        found = decode(str(tmp_path / name), 32).transpose(1, 2, 0).astype(int)
         assert np.abs(found - seen)[::9, ::5].max() < 40
 
 
@@ -180,7 +182,7 @@ def test_the_middle_square_of_any_size(shape, ending, tmp_path):
     with Image.open(tmp_path / f"image.{ending}") as whole:
         box = (left, top, left + side, top + side)
         wanted = whole.resize((32, 32), Image.Resampling.BILINEAR, box)
-    found = decode(tmp_path / f"image.{ending}", 32)
+    found = decode(str(tmp_path / f"image.{ending}"), 32)
     assert found.shape == (3, 32, 32)
     assert found.flags.c_contiguous
     assert np.abs(found.astype(int) - np.asarray(wanted).transpose(2, 0, 1)).max() <= 4
@@ -210,7 +212,7 @@ def test_broken_files_are_counted_and_named(photos, broken, cache):
 
 
 def test_broken_files_are_skipped(photos, broken, capsys, no_decoding):
-    whole = decode(photos / "green" / "0.png", 64)
+    whole = decode(str(photos / "green" / "0.png"), 64)
     data = load_folder(photos, skip_broken=True)
     said = capsys.readouterr().err
     assert "4 of 30 images in" in said
@@ -308,7 +310,7 @@ def test_no_cache_is_no_error(photos, tmp_path, monkeypatch):
 def test_a_full_disk_is_no_error(photos, cache, monkeypatch):
     def full(found: object, path: Path) -> None:
         path.write_bytes(b"half")
-        raise OSError("No space left on device")
+        raise RuntimeError("PytorchStreamWriter failed writing file")
 
     monkeypatch.setattr(torch, "save", full)
     assert len(load_folder(photos).train) == 24
@@ -324,14 +326,40 @@ def test_splits_are_views(photos):
         assert data.train.x.data_ptr() == start + 6 * image
 
 
-def test_processes_find_what_one_finds(photos, broken, monkeypatch):
-    files, found = sorted(photos.glob("*/*")) * 5, []
-    for processes in (1, 2):
-        monkeypatch.setattr(folder_module, "cores", lambda count=processes: count)
-        found.append(decode_all(files, 24))
-    assert len(found[0][1]) == 20
-    assert found[0][1] == found[1][1]
-    assert torch.equal(found[0][0], found[1][0])
+def test_processes_find_what_one_finds(photos, broken):
+    paths = [str(path) for path in sorted(photos.glob("*/*"))] * 5
+    alone, together = (list(decode_all(paths, 24, processes)) for processes in (1, 3))
+    assert sum(isinstance(one, str) for one in alone) == 20
+    for one, other in zip(alone, together, strict=True):
+        assert type(one) is type(other)
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("last", ["import sys; sys.stdin.read()", "raise SystemExit"])
+def test_a_process_that_dies_is_told_of(last, photos, monkeypatch, tmp_path):
+    (tmp_path / "dies.py").write_text(last, encoding="utf-8")
+    monkeypatch.setattr(decode_module, "__file__", str(tmp_path / "dies.py"))
+    with pytest.raises(ChildProcessError, match=r"died at .*0\.png"):
+        list(decode_all([str(photos / "red" / "0.png")] * 9_000, 24, 2))
+
+
+SPAWNED = """
+import multiprocessing, sys
+from pathlib import Path
+from fasttricks.sources.folder import load_folder
+multiprocessing.set_start_method("spawn")
+print(len(load_folder(Path(sys.argv[1])).train))
+"""
+
+
+def test_a_script_needs_no_guard(photos, tmp_path):
+    """Where Python starts processes anew, as on macOS, an unguarded script must not run again."""
+    for number in range(100):
+        os.link(photos / "red" / "0.png", photos / "red" / f"more{number}.png")
+    (tmp_path / "script.py").write_text(SPAWNED, encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "script.py"), str(photos)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout == "104\n"
 
 
 MEMORY = """

@@ -9,26 +9,25 @@ import json
 import os
 import sys
 import tempfile
-import warnings
 import zlib
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
-import numpy as np
 import PIL
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ..data import Data, Split
 from ..machine import cache_folder
 from ..progress import REPORT, Bar
 from ..tricks.distributed import cores
+from .decode import decode_all
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
+    *(".avif", ".heic", ".heif"),  # some Pillows cannot read these: better named than passed over
+)
 LEAST = 10  # images that can be split
-BATCH = 50  # images that one process decodes at a time
 VERSION = 1  # of the pixels that come out
 
 
@@ -51,7 +50,7 @@ def load_folder(
         raise ValueError(f"image_size must be 1 or more, not {size}.")
     classes, files, labels = find_images(folder)
     order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0))
-    x, broken = decoded(folder, [files[number] for number in order], size, skip_broken)
+    x, broken = decoded(folder, [files[number] for number in order.tolist()], size, skip_broken)
     if broken:
         tell(folder, broken, len(files), skip_broken)
         good = [row for row in range(len(files)) if row not in broken]
@@ -65,18 +64,18 @@ def load_folder(
     return Data(str(folder), tuple(classes), *parts)
 
 
-def find_images(folder: Path) -> tuple[list[str], list[Path], list[int]]:
-    """The classes, the images' paths, and their class numbers, all sorted.
+def find_images(folder: Path) -> tuple[list[str], list[str], list[int]]:
+    """The classes, the images' paths below the folder, and their class numbers, all sorted.
 
     What begins with a dot is passed over: thumbnails and checkpoints that other programs leave.
     """
     classes = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
-    files, labels = [], []
+    files, labels, start = [], [], len(os.path.join(folder, ""))
     for label, kind in enumerate(classes):
-        for root, folders, names in os.walk(folder / kind, followlinks=True):
+        for root, folders, names in os.walk(os.path.join(folder, kind), followlinks=True):
             folders[:] = sorted(name for name in folders if name[0] != ".")
             some = [n for n in sorted(names) if n[0] != "." and n.lower().endswith(ENDINGS)]
-            files += [Path(root, name) for name in some]
+            files += [os.path.join(root, name)[start:] for name in some]
             labels += [label] * len(some)
     check_enough(folder, classes, labels)
     return classes, files, labels
@@ -105,7 +104,7 @@ def tell(folder: Path, broken: dict[int, str], count: int, skip: bool) -> None:
 
 def decoded(
     folder: Path,
-    files: list[Path],
+    files: list[str],  # paths below the folder
     size: int,  # pixels a side
     skip_broken: bool,
 ) -> tuple[Tensor, dict[int, str]]:
@@ -113,7 +112,7 @@ def decoded(
 
     They are kept in the user's cache, under the state of every file; older ones are removed.
     """
-    state = [(str(file.relative_to(folder)), *stamp(file)) for file in files]
+    state = [(file, *stamp(os.path.join(folder, file))) for file in files]
     names = [str(folder.resolve()), size], [VERSION, PIL.__version__, state]
     place, key = (hashlib.sha256(json.dumps(n).encode()).hexdigest()[:16] for n in names)
     kept = cache_folder() / f"folder-{place}-{key}.pt"
@@ -121,10 +120,10 @@ def decoded(
         x, broken, checksum = torch.load(kept, weights_only=True)
         if checksum == zlib.crc32(x.numpy()) and (skip_broken or not broken):
             return x, broken
-    x, broken = decode_all(files, size)
+    x, broken = decode_folder(folder, files, size)
     if broken and not skip_broken:  # they may be mended
         return x, broken
-    with suppress(OSError):  # nothing is lost where it cannot be kept
+    with suppress(OSError, RuntimeError):  # torch has the latter for a full disk; nothing is lost
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
             torch.save((x, broken, zlib.crc32(x.numpy())), Path(scratch, "images"))
@@ -134,81 +133,32 @@ def decoded(
     return x, broken
 
 
-def stamp(path: Path) -> tuple[int, ...]:
+def stamp(path: str) -> tuple[int, ...]:
     """What changes when a file does: its size and the nanosecond of its last change."""
     with suppress(OSError):  # gone since it was found; decoding will say so
-        found = path.stat()
+        found = os.stat(path)
         return found.st_size, found.st_mtime_ns
     return ()
 
 
-def decode_all(files: list[Path], size: int) -> tuple[Tensor, dict[int, str]]:
-    """Decode with a process a core: threads made it slower, for most of the time is Python's."""
-    mine = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # the others decode as well
-    count = mine if mine > 1 and len(files) > 2 * BATCH else 0
+def decode_folder(folder: Path, files: list[str], size: int) -> tuple[Tensor, dict[int, str]]:
+    """Decode the files: what `decoded` returns."""
     x, broken = torch.empty(len(files), 3, size, size, dtype=torch.uint8), {}
-    batches = DataLoader(Images(files, size), BATCH, num_workers=count)
-    with Bar("images decoded", len(files), shown=speaks()) as bar:
-        for first, (pixels, reasons) in zip(range(0, len(files), BATCH), batches, strict=True):
-            x[first : first + BATCH] = pixels
-            for row, why in enumerate(reasons, first):
-                if why:
-                    broken[row] = f"{files[row]} ({why})"
-            bar.show(first + len(reasons), None)
+    pixels, paths = x.numpy(), [os.path.join(folder, file) for file in files]
+    mine = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # the others decode as well
+    with (
+        Bar("images decoded", len(files), shown=speaks()) as bar,
+        closing(decode_all(paths, size, mine)) as images,
+    ):
+        for row, image in enumerate(images):
+            if isinstance(image, str):
+                broken[row] = f"{paths[row]} ({image})"
+            else:
+                pixels[row] = image
+            bar.show(row + 1, None)
     return x, broken
 
 
 def speaks() -> bool:
     """Whether this process talks to the reader: neither launched by us, nor one of many."""
     return REPORT not in os.environ and int(os.environ.get("RANK", 0)) == 0
-
-
-class Images(Dataset):
-    """Image files as (3, S, S) uint8 and an empty reason, or zeros and why they are broken."""
-
-    def __init__(self, files: list[Path], size: int) -> None:
-        self.files, self.size = files, size
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, row: int) -> tuple[np.ndarray, str]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            try:
-                return decode(self.files[row], self.size), ""
-            except Exception as error:  # Pillow raises nearly everything on a damaged file
-                said = " ".join(str(error).replace(repr(str(self.files[row])), "").split())
-        return np.zeros((3, self.size, self.size), np.uint8), said.strip(": ") or "unreadable"
-
-
-def decode(
-    path: Path,
-    size: int,  # pixels a side
-) -> np.ndarray:
-    """The middle square of an image in colour, (3, size, size) uint8; raises if it is broken."""
-    with path.open("rb") as file, Image.open(file) as image:
-        image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
-        image.load()
-        with suppress(Exception):  # a picture is not lost because its notes are damaged
-            ImageOps.exif_transpose(image, in_place=True)
-        colour = to_rgb(image)
-        side, (width, height) = min(colour.size), colour.size
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        pixels = colour.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=2.0)
-    return np.ascontiguousarray(np.asarray(pixels).transpose(2, 0, 1))
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode in colour: on white where it is transparent, 16 bits scaled to 8."""
-    if image.mode == "F":
-        raise ValueError("its pixels are floats, and their range is not known")
-    if image.mode.startswith("I"):  # Pillow would clip or scale, as its version likes
-        grey = (np.asarray(image) / 257).round().clip(0, 255)
-        image = Image.fromarray(grey.astype(np.uint8))
-    if image.mode.endswith("A") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")
