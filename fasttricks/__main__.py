@@ -1,46 +1,46 @@
-"""The command line: `python -m fasttricks train | pretrain | speed | bench | report | info`."""
+r"""Train a timm network on Fashion-MNIST, or on your images, with any of seven tricks.
+
+  fasttricks train --tricks none                    plain training
+  fasttricks train --tricks all                     all seven
+  fasttricks train --tricks cyclic,transfer         two of them
+  fasttricks train --tricks all --without mixup     all but one
+  fasttricks train --data PHOTOS --save mine.safetensors
+                                                    your own images, a subfolder a class
+  torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
+           -m fasttricks train --tricks all         the same on two machines
+"""
 
 import argparse
 import json
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from . import machine, models, record
 from .budget import BASELINE, BUDGETS, SEVEN, choose_budget
 from .launch import WORKER
-from .pretrain import LETTERS, expected_seconds, make_letters, pretrain
+from .pretrain import LETTERS, expected_seconds, pretrain
 from .recipe import NAMES, Recipe, Trick, name_of
 from .sources import load
 from .study import commands as study
 from .train import first, train
 from .tricks import Distributed
+from .tricks.distributed import first_alone
 
+TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # how a process knows others
 BYTES = 1_000_000  # of a JSON file; a recipe has some hundred, a record some thousand
-HELP = f"""\
-Train a timm network on Fashion-MNIST with any of seven tricks: {", ".join(NAMES)}.
-
-  fasttricks train --tricks none                    plain training
-  fasttricks train --tricks all                     all seven
-  fasttricks train --tricks cyclic,transfer         two of them
-  fasttricks train --tricks all --without mixup     all but one
-  fasttricks train --data PHOTOS --model resnet18 --image-size 64 --save mine.safetensors
-                                                    your own images, a subfolder a class
-  torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
-           -m fasttricks train --tricks all         the same on two machines
-"""
 
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(
-        "fasttricks", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+        "fasttricks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = top.add_subparsers(
         dest="command", required=True, metavar="train|pretrain|speed|bench|report|info"
@@ -111,11 +111,20 @@ def asked_recipe(options: argparse.Namespace) -> Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a JSON file, or in a record there. Raises ValueError or OSError if none is."""
-    stored = read_json(path)
-    if isinstance(stored, dict) and "recipe" in stored:
-        stored = stored["recipe"]
     try:
-        return Recipe.from_json(stored)
+        with path.open("rb") as file:
+            text = file.read(BYTES + 1)
+    except OSError as error:
+        raise OSError(f"{path} cannot be read ({error.strerror}); name a JSON file.") from None
+    if len(text) > BYTES:
+        raise ValueError(f"{path} is larger than {BYTES / 1e6:g} MB; no recipe or record is.")
+    try:
+        stored = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # the latter where lists are nested too deeply
+        raise ValueError(f"{path} is no JSON ({error}); give a recipe or record.") from None
+    try:
+        within = isinstance(stored, dict) and "recipe" in stored
+        return Recipe.from_json(stored["recipe"] if within else stored)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -148,21 +157,6 @@ def split_names(words: str, known: Iterable[str]) -> list[str]:
     return names
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file says. Raises ValueError or OSError where that cannot be known."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(BYTES + 1)
-    except OSError as error:
-        raise OSError(f"{path} cannot be read ({error.strerror}); name a JSON file.") from None
-    if len(text) > BYTES:
-        raise ValueError(f"{path} is larger than {BYTES / 1e6:g} MB; no recipe or record is.")
-    try:
-        return json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # the latter where lists are nested too deeply
-        raise ValueError(f"{path} is no JSON ({error}); give a recipe or record.") from None
-
-
 def asked_images(options: argparse.Namespace) -> int:
     """The images to see: as asked, else what the budget gives all seven, or plain training."""
     budget = choose_budget(options.budget)
@@ -182,9 +176,9 @@ def run_train(options: argparse.Namespace) -> None:
     data = load(options.data, size, options.skip_broken)
     if options.labels is not None:
         data = data.subset(options.labels)
-    note = recipe.precision.note(recipe.world.device())
-    if note and first():
-        print(note, file=sys.stderr)
+    for note in (recipe.world.note(), recipe.precision.note(recipe.world.device())):
+        if note and first():
+            print(note, file=sys.stderr)
     if recipe.start.source == "letters":
         see_to_letters(model, size, options.pretrain)
     run = train(
@@ -216,17 +210,20 @@ def run_train(options: argparse.Namespace) -> None:
 
 def see_to_letters(model: str, size: int, glyphs: int | None) -> None:
     """Make the letters weights where it was agreed to, in one process while the others wait."""
-    if glyphs:
-        with Distributed(share_devices=True).join() as world:
-            if world.rank == 0:
-                make_letters(model, size, glyphs)
-            world.wait()
-    elif first() and not models.letters_file(model, size).exists():
+    missing = not models.letters_file(model, size).exists()
+    if not glyphs and not (missing and first()):
+        return
+    if not glyphs:
         raise FileNotFoundError(
             f"There are no letters weights of {model} at {size} pixels; making them takes about "
             f"{expected_seconds(model, size) / 60:.0f} minutes here. Add --pretrain to make them "
             f"now, or start from elsewhere: --without transfer, or a recipe's own source."
         )
+    words = ("pretrain", "--model", model, "--image-size", str(size), "--images", str(glyphs))
+    alone = {name: value for name, value in os.environ.items() if name not in TORCHRUN}
+    with first_alone() as mine:
+        if mine and missing:
+            subprocess.run([sys.executable, "-m", "fasttricks", *words], env=alone, check=True)
 
 
 def run_pretrain(options: argparse.Namespace) -> None:
@@ -237,13 +234,11 @@ def run_pretrain(options: argparse.Namespace) -> None:
     if not options.out:
         out.parent.mkdir(parents=True, exist_ok=True)
     record.check_writable(out)
+    images = LETTERS if options.images is None else options.images
+    minutes = expected_seconds(model, size, images) / 60
+    print(f"{model} reads {images:,} glyphs, once: about {minutes:.1f} minutes here.", flush=True)
     run = pretrain(
-        model,
-        out,
-        seed=options.seed,
-        budget=options.budget,
-        image_size=size,
-        images=LETTERS if options.images is None else options.images,
+        model, out, seed=options.seed, budget=options.budget, image_size=size, images=images
     )
     print(
         f"{out}: {run.images_seen:,} images in {run.train_seconds:.0f} s, "

@@ -29,10 +29,11 @@ def cache_folder() -> Path:
 
 @contextmanager
 def settings(device: torch.device) -> Iterator[None]:
-    """One policy for every run on a GPU: cuDNN tries its algorithms and keeps the fastest.
+    """One policy for every run on a GPU, and its record says so.
 
-    TF32 stays as PyTorch has it: allowed in convolutions, not in products of matrices. What was
-    set before is set again afterwards.
+    cuDNN tries its algorithms and keeps the fastest, in an untimed step before the clock starts
+    (`loop.warm_up`). TF32 stays as PyTorch has it: allowed in convolutions, not in products of
+    matrices. What was set before is set again afterwards.
     """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = before or device.type == "cuda"
@@ -87,6 +88,7 @@ def hardware() -> dict[str, Any]:
         "matmul": torch.get_float32_matmul_precision(),
         "cudnn_tf32": torch.backends.cudnn.allow_tf32 if cuda else None,
         "cudnn_benchmark": True if cuda else None,  # see `settings`
+        "warm_up_steps": int(cuda),  # untimed, see `loop.warm_up`
     }
 
 

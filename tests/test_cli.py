@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import re
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from fasttricks import BASELINE, Run, train
 from fasttricks.__main__ import main
+from fasttricks.launch import command_line
 from fasttricks.study.runs import read_run
 
 FEW = ["--images", "128", "--labels", "256", "--budget", "smoke"]
@@ -66,6 +69,84 @@ def test_pretrain_and_transfer(tmp_path, capsys):
         json.dumps({"tricks": [{"trick": "Transfer", "source": str(weights)}]}), encoding="utf-8"
     )
     assert main(["train", "--recipe", str(recipe), *FEW]) == 0
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder."""
+    monkeypatch.setenv("FASTTRICKS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+READ = ["train", "--tricks", "transfer", "--image-size", "20", *FEW]  # no weights for this size
+
+
+def test_letters_weights_are_asked_for(cache, capfd):
+    assert main(READ) == 2
+    said = capfd.readouterr().err
+    assert re.search(r"no letters weights of test_resnet at 20 pixels.* about \d+ minutes", said)
+    assert "Add --pretrain" in said
+    assert not cache.exists(), "nothing was begun"
+    assert main([*READ, "--pretrain", "512"]) == 0
+    assert "test_resnet reads 512 glyphs, once: about 0.0 minutes here." in capfd.readouterr().out
+    (made,) = cache.iterdir()
+    assert made.name == "test_resnet-20-letters.safetensors"
+    before = made.stat().st_mtime_ns
+    assert main(READ) == 0, "they are kept"
+    assert made.stat().st_mtime_ns == before
+
+
+def test_processes_wait_for_the_one_that_makes_the_letters(cache, tmp_path):
+    words = [*command_line(2, tmp_path), "fasttricks", *READ, "--pretrain", "512"]
+    done = subprocess.run(
+        [*words, "--tricks", "transfer,distributed", "--share-devices"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("reads 512 glyphs, once") == 1
+    assert done.stdout.count("2 process(es)") == 1
+    assert len(list(cache.iterdir())) == 1
+
+
+FAILURES = {
+    "memory": (MemoryError(), "out of memory"),
+    "a GPU's memory": (torch.OutOfMemoryError("CUDA out of memory.\nMore"), "CUDA out of mem"),
+    "a launch": (RuntimeError("Process 1 of 2 failed: no\nwords"), "Process 1 of 2 failed: no"),
+    "arithmetic": (FloatingPointError("50 steps in a row"), "50 steps in a row"),
+    "anything": (KeyError("x"), "KeyError"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_whatever_fails_is_told_in_one_sentence(name, monkeypatch, capsys):
+    error, words = FAILURES[name]
+
+    def fail(*args, **settings):
+        raise error
+
+    monkeypatch.setattr("fasttricks.__main__.train", fail)
+    assert main(["train", "--tricks", "none", *FEW]) == 1
+    said = capsys.readouterr().err.strip()
+    assert len(said.splitlines()) == 1
+    assert words in said
+    assert main(["train", "--tricks", "none", *FEW, "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_this_machine_cannot_share_or_speed_up_is_said(monkeypatch, capsys):
+    monkeypatch.setattr("fasttricks.tricks.distributed.cores", lambda: 1)
+    monkeypatch.setenv("FASTTRICKS_PRECISION", "fp32")
+    assert main(["train", "--tricks", "distributed,precision", *FEW]) == 0
+    out, said = capsys.readouterr()
+    assert "nobody to share with" in said
+    assert "trains in fp32 here" in said
+    assert "1 process(es), fp32" in out
+    monkeypatch.setenv("FASTTRICKS_PRECISION", "fp8")
+    assert main(["train", "--tricks", "precision", *FEW]) == 2
+    assert "MixedPrecision knows auto, fp32, bf16, fp16" in capsys.readouterr().err
 
 
 def test_info(capsys):

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from fasttricks import BASELINE, Transfer, train
-from fasttricks.models import begin, create, given_state, optimizer_for
+from fasttricks.models import begin, create, given_state, head_of, optimizer_for
 from fasttricks.tricks.transfer import Scratch, transplant
 
 
@@ -113,6 +113,24 @@ def test_missing_and_unfitting_files(file):
         given_state("nowhere.safetensors", "test_resnet", 28)
     with pytest.raises(ValueError, match="do not fit this model"):
         begin(BASELINE + Transfer(str(file)), "test_vit", 1, 10, 28)
+
+
+def test_a_model_with_two_classifiers(tmp_path):
+    """Both are left as they are, and both learn at the full rate."""
+    torch.manual_seed(1)
+    name = "deit_tiny_distilled_patch16_224"
+    given = timm.create_model(name, in_chans=1, num_classes=7, img_size=32)
+    save_file(given.state_dict(), tmp_path / "two.safetensors")
+    recipe = BASELINE + Transfer(str(tmp_path / "two.safetensors"), body_lr=0.5)
+    net = create(name, 1, 10, img_size=32)
+    head = head_of(net)
+    assert len(head) == 2
+    moved = transplant(net.state_dict(), given.state_dict(), head)
+    assert moved["head_dist.weight"].shape == (10, 192)
+    assert torch.equal(moved["cls_token"], given.state_dict()["cls_token"])
+    groups = optimizer_for(recipe, net).param_groups
+    full = {id(p) for group in groups if group["rate"] == 1 for p in group["params"]}
+    assert full == {id(p) for n, p in net.named_parameters() if n.startswith(head)}
 
 
 def test_no_network_no_imagenet(monkeypatch):

@@ -50,6 +50,22 @@ def shard(
     return values[rank::processes]
 
 
+@contextmanager
+def first_alone() -> Iterator[bool]:
+    """Whether this process is the first; the others wait, for days if need be, until it is done."""
+    if "LOCAL_WORLD_SIZE" not in os.environ:
+        yield True
+        return
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(host, port, is_master=False)  # that of torchrun itself
+    first = os.environ["RANK"] == "0"
+    if not first:
+        store.wait(["the first is done"], timedelta(days=7))
+    yield first
+    if first:
+        store.set("the first is done", "yes")
+
+
 @dataclass(frozen=True)
 class World:
     """The processes that train together, seen from one of them; a world of one is the default."""
@@ -89,13 +105,6 @@ class World:
         """The first process's number, for all."""
         own = torch.tensor(number if self.rank == 0 else 0, device=device)
         return int(self.reduce(own))
-
-    def wait(self) -> None:
-        """Until every process is here, for days if need be: one of them may be making weights."""
-        if self.processes > 1:
-            patient = dist.new_group(backend="gloo", timeout=timedelta(days=7))
-            dist.barrier(patient)
-            dist.destroy_process_group(patient)
 
     def average_buffers(self, model: nn.Module) -> None:
         """Give every process the mean of the batch-norm statistics that each one gathered."""
@@ -140,6 +149,11 @@ class Distributed:
                 f"can be seen; ask for fewer, or say that they may share (--share-devices)."
             )
         return wanted
+
+    def note(self) -> str:
+        """One sentence where there is nobody to share with, else an empty string."""
+        alone = self.processes == 0 and self.count() == 1
+        return "One device: the trick distributed has nobody to share with." if alone else ""
 
     def device(self) -> torch.device:
         """The device of this process: its own GPU, or the CPU."""
