@@ -111,6 +111,8 @@ def test_an_interrupt_ends_the_processes_first(processes, tmp_path):
         encoding="utf-8",
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # A background job of a shell ignores interrupts, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         said = ""
         while "k/5.00M" not in said and process.poll() is None:
