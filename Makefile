@@ -7,6 +7,7 @@ else
 BIN := $(VENV)/bin
 endif
 OLDEST := build/oldest
+FLAGS :=  # of pytest; old versions speak of things that are deprecated now
 READY := $(VENV)/.ready
 # Tests share the cores: a worker a core, each with one thread (two threads each would fight).
 PYTEST := OMP_NUM_THREADS=1 FASTTRICKS_BUDGET=smoke $(BIN)/python -m pytest -n auto --dist loadfile
@@ -33,7 +34,7 @@ run: $(READY)  ## train plainly and with all seven tricks, and print how much so
 	@$(BIN)/python tools/execute.py 08_capstone
 
 test: $(READY)  ## every test, and every notebook under nbval
-	@PYTHONWARNDEFAULTENCODING=1 $(PYTEST) tests --durations=15
+	@PYTHONWARNDEFAULTENCODING=1 $(PYTEST) tests --durations=15 $(FLAGS)
 	@$(PYTEST) $(NBVAL)
 
 test-oldest:  ## every test on the oldest versions that pyproject.toml allows (6 GB more)
@@ -42,7 +43,7 @@ test-oldest:  ## every test on the oldest versions that pyproject.toml allows (6
 	@$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct \
 	    -e '.[dev]'
 	@$(OLDEST)/bin/uv pip list --quiet --python $(OLDEST)/bin/python
-	@$(MAKE) --no-print-directory VENV=$(OLDEST) test
+	@$(MAKE) --no-print-directory VENV=$(OLDEST) FLAGS="-W ignore::DeprecationWarning" test
 
 test-colab: $(READY)  ## one notebook as a bare Google Colab would run it, on our oldest dependencies
 	@$(BIN)/python tools/colab.py

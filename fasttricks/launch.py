@@ -93,7 +93,7 @@ def call(
     result, last = folder / "result.json", deque(maxlen=30)
     with subprocess.Popen(
         [*command_line(processes, folder), module, str(folder)],
-        env=environ,
+        env={**environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))},  # goes with it
         encoding="utf-8",
         errors="replace",
         stdout=subprocess.PIPE,

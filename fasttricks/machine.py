@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -77,6 +78,9 @@ def hardware() -> dict[str, Any]:
         ask("nvidia-smi", f"--query-gpu={name}", "--format=csv,noheader") if cuda else None
         for name in ("power.limit", "driver_version")
     )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.9 prefers another way to ask
+        matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     return {
         "cpu": cpu_name(),
         "cores": cores(),
@@ -85,8 +89,8 @@ def hardware() -> dict[str, Any]:
         "gpu_count": torch.cuda.device_count(),
         "power_limit": limit,
         "driver": driver,
-        "matmul": torch.get_float32_matmul_precision(),
-        "cudnn_tf32": torch.backends.cudnn.allow_tf32 if cuda else None,
+        "matmul": matmul,
+        "cudnn_tf32": cudnn if cuda else None,
         "cudnn_benchmark": True if cuda else None,  # see `settings`
         "warm_up_steps": int(cuda),  # untimed, see `loop.warm_up`
     }

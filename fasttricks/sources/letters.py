@@ -32,7 +32,7 @@ def draw(character: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
 def glyphs() -> Split:
     """Every glyph in every font that has it; the class is the character."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    fonts = [ImageFont.truetype(folder / f"{name}.ttf", 48) for name in FONTS]
+    fonts = [ImageFont.truetype(str(folder / f"{name}.ttf"), 48) for name in FONTS]
     absent = [draw("\U000f0000", font) for font in fonts]  # the box for what a font lacks
     images, labels, seen = [], [], set()
     for character in (chr(code) for low, high in RANGES for code in range(low, high)):
