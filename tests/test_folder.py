@@ -363,6 +363,7 @@ def test_a_script_needs_no_guard(photos, tmp_path):
 
 
 MEMORY = """
+import gc
 import sys
 from pathlib import Path
 from fasttricks.sources.folder import load_folder
@@ -377,6 +378,7 @@ for turn in ("decoded", "from the cache"):
     held = sum(part.x.nbytes for part in (data.train, data.val, data.test))
     assert held == 1200 * 3 * 128 * 128
     del data
+    gc.collect()
     print((peak() - before) / held)
 """
 
