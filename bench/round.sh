@@ -8,6 +8,6 @@ budget=$(sed -n 's/^budget = "\(.*\)"/\1/p' "$study")
 
 $run info
 echo "Warming up (letters weights are made now, where the model has none)"
-$run train --tricks all --budget "$budget" --images 2560 --share-devices
+$run train --tricks all --pretrain --budget "$budget" --images 2560 --share-devices
 $run bench "$study" --hours "$hours" --results "$results"
 $run report --results "$results"

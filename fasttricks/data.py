@@ -51,10 +51,7 @@ class Data:
 
     @property
     def fingerprint(self) -> int:
-        """A checksum of everything in it, so that another process can tell whether it has the same.
-
-        It takes some 50 milliseconds for Fashion-MNIST.
-        """
+        """A checksum of everything in it: another process can tell whether it has the same."""
         how = f"{self.classes} {self.noise} {self.augment.__module__}.{self.augment.__qualname__}"
         found = zlib.crc32(how.encode())
         for split in (self.train, self.val, self.test):

@@ -64,7 +64,8 @@ def environment(
 ) -> dict[str, str]:
     """What a launched process finds in its environment."""
     package = str(Path(__file__).resolve().parents[1])
-    beside = [str(Path(sys.modules[name].__file__).resolve().parent) for name in modules]
+    files = {name: Path(sys.modules[name].__file__).resolve() for name in modules}
+    beside = [str(file.parents[name.count(".")]) for name, file in files.items()]
     paths = [package, *beside, *filter(None, [os.environ.get("PYTHONPATH")])]
     extra = {WORKER: str(started), REPORT: "1", "PYTHONPATH": os.pathsep.join(paths)}
     if modules:

@@ -105,8 +105,8 @@ plt.show()
 # %% [markdown]
 # Look at the right end first. A 16-bit line above the fp32 line is speed that fp32 training leaves
 # unused. A line far below it means that the device only imitates the format. Many processors do so with
-# fp16, and older ones with bf16. If the trick would choose an imitated format here, the figure's title
-# says so. At the left end starting a product takes longer than the product, and any line may win.
+# fp16, and older ones with bf16. Where this processor has no fast 16-bit format, the trick stays in fp32, and
+# the figure's title says so. At the left end starting a product takes longer than the product, and any line may win.
 #
 # ## By hand: what a number is made of
 #

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from fasttricks import BASELINE, Distributed, train
-from fasttricks.launch import Interrupted
+from fasttricks.launch import Interrupted, environment
 
 TWO = BASELINE + Distributed(2, share_devices=True)
 TRICK = '''
@@ -65,6 +65,15 @@ def test_a_trick_of_ones_own_is_launched_from_its_file(stumble, data, temporary)
     assert list(temporary.iterdir()) == [], "nothing is left behind"
 
 
+def test_a_trick_within_a_package_is_found_too(stumble, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "trip.py").write_text(TRICK, encoding="utf-8")
+    import_module("mine.trip")
+    found = environment(1, 0.0, ["mine.trip"])["PYTHONPATH"].split(os.pathsep)
+    assert str(tmp_path.resolve()) in found
+    assert str((tmp_path / "mine").resolve()) not in found
+
+
 def test_an_error_is_told_with_its_process(stumble, data, temporary):
     told = "Process 1 of 2 failed: RuntimeError: a stone"
     with pytest.raises(RuntimeError, match=told) as caught:
@@ -92,7 +101,9 @@ def test_a_notebook_shows_an_interrupt_in_one_sentence():
     try:
         shown = []
         shell._showtraceback = lambda kind, value, lines: shown.extend(lines)
-        shell.run_cell("from fasttricks.launch import Interrupted\nraise Interrupted('It ended.')")
+        shell.run_cell(
+            "from fasttricks.launch import Interrupted, environment\nraise Interrupted('It ended.')"
+        )
         assert shown == ["It ended."]
         assert issubclass(Interrupted, KeyboardInterrupt)
     finally:

@@ -2,8 +2,8 @@
 
     python decode.py SIZE < PATHS.json > PIXELS
 
-The program imports Pillow and numpy only, so that several start at once in a fifth of a second.
-They are processes because threads made it slower: most of the time for a small image is Python's.
+The program imports Pillow and numpy only, so that several start quickly. They are processes
+because threads made it slower: most of the time for a small image is Python's.
 """
 
 import json
