@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from . import machine, models, record
+from . import files, machine, models
 from .budget import BASELINE, BUDGETS, SEVEN, choose_budget
 from .launch import WORKER
 from .pretrain import LETTERS, expected_seconds, pretrain
@@ -170,7 +170,7 @@ def run_train(options: argparse.Namespace) -> None:
     started = float(os.environ.get(WORKER, psutil.Process().create_time()))
     recipe, budget = asked_recipe(options), choose_budget(options.budget)
     for path in filter(None, (options.out, options.save) if first() else ()):
-        record.check_writable(path)
+        files.check_writable(path)
     model, size = options.model or budget.model, options.image_size
     size = budget.image_size if size is None else size
     data = load(options.data, size, options.skip_broken)
@@ -198,7 +198,7 @@ def run_train(options: argparse.Namespace) -> None:
     if options.save:
         models.save_weights(run.net, options.save)
     if options.out:
-        record.write_json(options.out, run.to_json())
+        files.write_json(options.out, run.to_json())
     print(
         f"wall {run.wall_seconds:.1f} s, train {run.train_seconds:.1f} s, "
         f"{run.images_per_second:,.0f} images/s, {run.processes} process(es), {run.precision}, "
@@ -233,7 +233,7 @@ def run_pretrain(options: argparse.Namespace) -> None:
     out = options.out or models.letters_file(model, size)
     if not options.out:
         out.parent.mkdir(parents=True, exist_ok=True)
-    record.check_writable(out)
+    files.check_writable(out)
     images = LETTERS if options.images is None else options.images
     minutes = expected_seconds(model, size, images) / 60
     print(f"{model} reads {images:,} glyphs, once: about {minutes:.1f} minutes here.", flush=True)
@@ -261,7 +261,7 @@ def run_info(options: argparse.Namespace) -> None:
         file, found = models.letters_file(model, size), "not made yet"
         if file.exists():
             models.given_state("letters", model, size)
-            found = f"checksum right: {models.letters_cost(model, size)}"
+            found = "checksum right"
         print(f"{'weights':16}{file}, {found}")
 
 

@@ -5,16 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from . import tricks
 from .recipe import Recipe, Trick
-from .tricks import (
-    Distributed,
-    LabelSmoothing,
-    LRScaling,
-    MixedPrecision,
-    Mixup,
-    OneCycle,
-    Transfer,
-)
 
 
 @dataclass(frozen=True)
@@ -52,11 +44,11 @@ def choose_budget(name: str | None = None) -> Budget:
 # data/results has the tables.
 BASELINE = Recipe(lr=1e-3, batch=128, optimizer="adamw", weight_decay=0.05)
 SEVEN: tuple[Trick, ...] = (
-    Distributed(),
-    LRScaling(batch=160, reference=128, rule="sqrt"),
-    OneCycle(peak=30.0, rise=0.15, momentum_low=0.8, momentum_high=0.9),
-    Mixup(alpha=0.05),
-    LabelSmoothing(eps=0.1),
-    Transfer(source="letters"),
-    MixedPrecision(),
+    tricks.Distributed(),
+    tricks.LRScaling(batch=160, reference=128, rule="sqrt"),
+    tricks.OneCycle(peak=30.0, rise=0.15, momentum_low=0.8, momentum_high=0.9),
+    tricks.Mixup(alpha=0.05),
+    tricks.LabelSmoothing(eps=0.1),
+    tricks.Transfer(source="letters"),
+    tricks.MixedPrecision(),
 )

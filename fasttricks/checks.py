@@ -4,19 +4,19 @@ JSON as Python reads it may hold anything: NaN, infinities, whole numbers withou
 a number belongs. What passes here is of the right kind; each class checks its own ranges.
 """
 
-import math
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
-LARGEST = 2**63  # whole numbers stay below it, and so fit into 64 bits
-TEXT = 4096  # characters of a text: a path may be so long
+# The largest of a kind, and the longest text (a path may be so long). A rate is a product of four
+# numbers, which float32 can hold if each of them is bounded so.
+MOST = {int: 2**40, float: 1e8, str: 4096}
 NAME = 120  # characters of a field's whole name, which bounds how deep values are nested
 WORDS = {
     bool: "true or false",
-    int: "a whole number",
-    float: "a finite number",
-    str: f"a text of {TEXT:,} characters at most",
+    int: "a whole number, 2**40 at most",
+    float: "a number, 1e8 at most",
+    str: "a text of 4,096 characters at most",
     list: "a list",
     tuple: "a list",
     dict: "an object",
@@ -60,10 +60,11 @@ def check(
     if (get_origin(kind) or kind) not in WORDS:  # Any, or what a reader's own trick may say
         kind = {list: list[Any], dict: dict[str, Any]}.get(type(value), type(value))
     outer, inner = get_origin(kind) or kind, get_args(kind)
-    right = isinstance(value, ALSO.get(outer, outer))
+    size = len(value) if isinstance(value, str) else value if isinstance(value, (int, float)) else 0
+    right = isinstance(value, ALSO.get(outer, outer)) and abs(size) <= MOST.get(outer, 1)
     if isinstance(value, bool):  # to Python a number too
         right = outer is bool
-    if outer not in WORDS or not right or too_large(value):
+    if outer not in WORDS or not right:
         raise ValueError(f"{name} must be {WORDS.get(outer, 'plain')}, not {shown(value)}.")
     if outer is dict and inner:
         return {key: check(inner[1], item, f"{name}[{shown(key)}]") for key, item in value.items()}
@@ -72,34 +73,8 @@ def check(
     return value
 
 
-def too_large(value: Any) -> bool:
-    """Whether a number is not finite or has more than 64 bits, or a text is longer than a path."""
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, str):
-        return len(value) > TEXT
-    return isinstance(value, int) and abs(value) >= LARGEST
-
-
 def shown(value: Any) -> str:
     """A value in 60 characters at most, on one line; of a list or object, only that it is one."""
     if isinstance(value, (list, tuple, dict)):
         return WORDS[type(value)]
-    if isinstance(value, int) and too_large(value):
-        return "one of more than 64 bits"
     return f"{value!r:.60}"
-
-
-def versioned(
-    given: Any,  # what JSON says
-    schema: int,  # the number of the version that this is
-    name: str,  # what the errors call it
-) -> dict[str, Any]:
-    """The fields without the schema number. Raises ValueError where that is another.
-
-    Without a number it is of the first version, whose fields were the same.
-    """
-    number = check(dict, given, name).get("schema", schema)
-    if type(number) is not int or number != schema:
-        raise ValueError(f"{name} has schema {shown(number)}; this version reads {schema}.")
-    return {key: value for key, value in given.items() if key != "schema"}

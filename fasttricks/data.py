@@ -1,6 +1,5 @@
 """Images as one uint8 tensor on the device; a batch is a selection of rows."""
 
-import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -120,24 +119,3 @@ def upload(values: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
-
-
-def checked(
-    path: Path,  # of a shipped file
-    root: Path,  # the folder whose SHA256SUMS names it
-) -> bytes:
-    """The bytes of a shipped file, held against its checksum. Raises with what to do."""
-    try:
-        lines = (root / "SHA256SUMS").read_text(encoding="ascii").splitlines()
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{error.filename} is missing; restore it with `git checkout {root.name}`, or set "
-            f"FASTTRICKS_DATA to a folder like the repository's data/."
-        ) from None
-    wanted = dict(line.split()[::-1] for line in lines).get(path.relative_to(root).as_posix())
-    if hashlib.sha256(content).hexdigest() != wanted:
-        raise ValueError(
-            f"{path} is damaged (wrong checksum); restore it with `git checkout {root.name}`."
-        )
-    return content

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from .checks import arguments
+from .checks import arguments, shown
 from .recipe import Recipe
 from .tricks import MixedPrecision
 from .tricks.precision import DTYPES
@@ -37,31 +37,22 @@ class Job:
         batch, processes = self.recipe.global_batch, self.recipe.world.count()
         if self.schema != SCHEMA:
             raise ValueError(f"A job has schema {SCHEMA} here, not {self.schema}.")
-        if not self.labels >= batch:
-            raise ValueError(
-                f"A batch of {batch} needs that many images to train on; there are {self.labels}."
-            )
-        if not self.images >= batch:
-            raise ValueError(f"images must be one batch ({batch}) or more, not {self.images}.")
         if batch < processes:
             raise ValueError(
                 f"A global batch of {batch} has no image for each of {processes} processes; "
                 f"start {batch} or fewer."
             )
+        if self.precision not in DTYPES:
+            known = ", ".join(DTYPES)
+            raise ValueError(f"precision is one of {known}, not {shown(self.precision)}.")
         if not 0 < self.target <= 1:
             raise ValueError(f"target must be an accuracy in (0, 1], not {self.target}.")
-        if self.precision not in DTYPES:
-            raise ValueError(
-                f"precision is one of {', '.join(DTYPES)}, not {self.precision!r:.60}."
-            )
-        if self.val is not None and not self.val >= 1:
-            raise ValueError(f"val must be 1 or more (or none, for all), not {self.val}.")
-        sizes = (self.evaluations, self.image_size, self.data_size)
-        if not (self.seed >= 0 and all(size >= 1 for size in sizes)):
-            raise ValueError(
-                f"seed must be 0 or more, evaluations, image_size and data_size 1 or more, not "
-                f"{self.seed}, {', '.join(map(str, sizes))}."
-            )
+        least = {"labels": batch, "images": batch, "seed": 0, "val": 1, "evaluations": 1}
+        for name, fewest in {**least, "image_size": 1, "data_size": 1}.items():
+            value = getattr(self, name)
+            if value is not None and not value >= fewest:
+                why = f" (one batch of {batch} needs them)" if name in ("labels", "images") else ""
+                raise ValueError(f"{name} must be {fewest} or more{why}, not {value}.")
 
     @property
     def settled(self) -> Recipe:

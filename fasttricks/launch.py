@@ -20,10 +20,11 @@ import psutil
 from safetensors.torch import load_file
 
 from . import models
+from .files import write_json
 from .job import Job
 from .progress import REPORT, Bar
 from .recipe import MODULES
-from .record import Run, write_json
+from .record import Run
 from .tricks.distributed import cores
 
 WORKER = "FASTTRICKS_STARTED"  # set in a launched process: when its cold wall began
@@ -43,18 +44,13 @@ def launched() -> bool:
     return WORKER in os.environ or "LOCAL_WORLD_SIZE" in os.environ
 
 
-def command_line(
-    processes: int,
-    folder: Path,  # where torchrun may leave what it writes
-) -> list[str]:
-    """The command that starts a Python module in so many processes of this machine."""
+def command_line(processes: int, folder: Path) -> list[str]:
+    """The command that starts a Python module in so many processes; torchrun writes to `folder`."""
     if processes == 1:
         return [sys.executable, "-m"]
-    return [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--local-addr", "127.0.0.1", "--log-dir", str(folder)),
-        *("--nproc-per-node", str(processes), "-m"),
-    ]
+    torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    where = ["--log-dir", str(folder), "--nproc-per-node", str(processes)]
+    return [sys.executable, "-m", *torchrun, *where, "-m"]
 
 
 def environment(
@@ -127,12 +123,7 @@ def end(process: subprocess.Popen) -> None:
         one.kill()
 
 
-def failure(
-    processes: int,
-    folder: Path,  # where workers leave their errors
-    status: int,
-    last: str,  # words of the processes
-) -> Exception:
+def failure(processes: int, folder: Path, status: int, last: str) -> Exception:
     """Why processes left no result: one was killed, or else the error that came first."""
     told = re.search(r"Signal (?!15\b)\d+ \((\w+)\)", last)  # 15 is how the others are ended
     killed = told[1] if told else signal.Signals(-status).name if status < 0 else ""
@@ -142,17 +133,13 @@ def failure(
             f"machine that runs out of memory sends."
         )
     files = (json.loads(p.read_text(encoding="utf-8")) for p in folder.glob("error-*.json"))
-    errors = sorted(files, key=lambda error: error["time"])
-    if not errors:
-        return RuntimeError(
-            f"{processes} launched process(es) left no result (status {status}). Their last "
-            f"words:\n{last}"
-        )
-    first = errors[0]
-    kind = {"ValueError": ValueError, "OSError": OSError}.get(first["kind"], RuntimeError)
-    if kind is not RuntimeError:
-        return kind(first["text"])
-    error = kind(f"Process {first['rank']} of {processes} failed: {first['text']}")
+    first = min(files, key=lambda error: error["time"], default=None)
+    if first is None:
+        said = f"{processes} launched process(es) left no result (status {status})"
+        return RuntimeError(f"{said}. Their last words:\n{last}")
+    if first["kind"] in ("ValueError", "OSError"):
+        return {"ValueError": ValueError, "OSError": OSError}[first["kind"]](first["text"])
+    error = RuntimeError(f"Process {first['rank']} of {processes} failed: {first['text']}")
     error.add_note(first["traceback"])
     return error
 

@@ -1,6 +1,5 @@
 """The machine under a run: what it is, how its device is set, how much memory it took."""
 
-import os
 import platform
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import psutil
 import torch
 
@@ -20,12 +18,6 @@ from .tricks.distributed import cores
 
 PACKAGES = ("torchvision", "timm", "fasttricks")
 ABSENT = "not installed"
-
-
-def cache_folder() -> Path:
-    """Where weights and decoded images are kept; FASTTRICKS_CACHE names another place."""
-    given = os.environ.get("FASTTRICKS_CACHE")
-    return Path(given) if given else platformdirs.user_cache_path("fasttricks")
 
 
 @contextmanager

@@ -1,17 +1,14 @@
 """The shared timm model, its first weights, and its parameter groups."""
 
-import os
 import warnings
 from pathlib import Path
 
-import safetensors
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .data import checked
-from .machine import cache_folder
+from .files import cache_folder, checked, replacing
 from .recipe import Recipe
 from .tricks import transfer
 
@@ -30,11 +27,7 @@ def create(
     except RuntimeError as error:
         if "Unknown model" not in str(error):
             raise
-        close = ", ".join(timm.list_models(f"*{name[:6]}*")[:5])
-        raise ValueError(
-            f"timm knows no model {name!r}; "
-            + (f"near are {close}." if close else "see timm.list_models().")
-        ) from None
+        raise ValueError(f"timm knows no model {name!r}; timm.list_models() tells.") from None
     return model.to(memory_format=torch.channels_last)
 
 
@@ -51,14 +44,6 @@ def letters_file(
     name = f"{model}-{image_size}-letters.safetensors"
     shipped = SHIPPED / name
     return shipped if shipped.exists() else cache_folder() / name
-
-
-def letters_cost(model: str, image_size: int) -> str:
-    """What the letters weights of a model have cost, once, from their file."""
-    with safetensors.safe_open(letters_file(model, image_size), "pt") as file:
-        note = file.metadata()
-    where = note["cpu"] if note["gpu"] == "None" else note["gpu"]
-    return f"{int(note['images']):,} images in {float(note['seconds']):,.0f} s, once, on {where}"
 
 
 def given_state(source: str, model: str, image_size: int) -> dict[str, Tensor]:
@@ -88,26 +73,16 @@ def given_state(source: str, model: str, image_size: int) -> dict[str, Tensor]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors or .pth file, without running any code in it."""
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's hints about old formats
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except safetensors.SafetensorError as error:
+            state = timm.models.load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # one of many, from safetensors, pickle, zipfile, ...
         raise ValueError(
-            f"{path} is no whole safetensors file ({error}); fetch it again."
+            f"{path} is damaged, not safe to load or no weights file ({type(error).__name__}); "
+            f"save plain tensors with safetensors, or with torch.save(model.state_dict(), ...)."
         ) from None
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not safe to load, or no weights file ({type(error).__name__}); save plain "
-            f"tensors with safetensors, or with torch.save(model.state_dict(), ...)."
-        ) from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not (isinstance(state, dict) and all(isinstance(t, Tensor) for t in state.values())):
-        raise ValueError(
-            f"{path} holds no state_dict; save one by torch.save(model.state_dict(), ...)."
-        )
+    if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"{path} holds more than tensors; save model.state_dict() alone.")
     return state
 
 
@@ -159,9 +134,5 @@ def save_weights(
     note: dict[str, str] | None = None,  # kept in the file
 ) -> None:
     """Write a model's weights as safetensors, whole or not at all."""
-    part = out.with_name(f"{out.name}.{os.getpid()}.part")
-    try:
+    with replacing(out) as part:
         save_file({name: t.contiguous() for name, t in model.state_dict().items()}, part, note)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)

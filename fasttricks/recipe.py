@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from . import tricks
-from .checks import arguments, check, shown, versioned
+from .checks import arguments, check, shown
 from .tricks import Distributed, MixedPrecision, Scratch
 
 # The names on the command line, in chapter order: name of the file = name of the trick.
@@ -21,8 +21,7 @@ NAMES = ("distributed", "scaling", "cyclic", "mixup", "smoothing", "transfer", "
 SINGLE = ("world", "batch", "momentum", "start", "precision")  # one trick each; the others add up
 SCHEMA = 2  # of a recipe's JSON; the first version had the same fields and no number
 OPTIMIZERS = ("sgd", "adamw")
-OURS = tuple(getattr(tricks, name) for name in tricks.__all__ if name != "Scratch")
-FLOAT32 = 3.4e38  # the largest number that a weight, and so a learning rate, can be
+OURS = tuple(kind for kind in vars(tricks).values() if is_dataclass(kind) and kind != Scratch)
 MODULES = "FASTTRICKS_MODULES"  # set for a launched process: where tricks that are not ours lie
 
 Trick = Any  # one of the dataclasses in fasttricks.tricks, or of the reader's own
@@ -65,42 +64,15 @@ class Recipe:
             raise ValueError(f"Unknown optimizer {shown(self.optimizer)}; use one of {OPTIMIZERS}.")
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise ValueError(f"A recipe needs a finite clip above 0 (or none), not {self.clip}.")
-        ordered = sorted(self.tricks, key=place)
-        object.__setattr__(self, "tricks", tuple(ordered))
-        self._refuse_clashes()
-        self._refuse_rates()
-
-    def _refuse_clashes(self) -> None:
+        object.__setattr__(self, "tricks", tuple(sorted(self.tricks, key=place)))
         seen: dict[Any, Trick] = {}
         for trick in self.tricks:
             for key in (type(trick), *(slot for slot in trick.slots if slot in SINGLE)):
                 if key in seen:
-                    what = (
-                        f"fill the slot {key!r}" if isinstance(key, str) else "are one trick twice"
-                    )
-                    raise ValueError(
-                        f"{seen[key]!r:.150} and {trick!r:.150} both {what}; leave one of them out."
-                    )
+                    what = "are one trick twice" if key is type(trick) else f"fill the slot {key!r}"
+                    both = f"{seen[key]!r:.150} and {trick!r:.150}"
+                    raise ValueError(f"{both} both {what}; leave one of them out.")
                 seen[key] = trick
-
-    def _refuse_rates(self) -> None:
-        """Finite factors can have a product that is not.
-
-        A run of 8 steps tells: in a longer one no factor grows as much as float64 exceeds float32.
-        Only our own tricks are asked; a reader's may count its steps, or need more of them.
-        """
-        if not all(isinstance(trick, OURS) for trick in self.tricks):
-            return
-        body = max(1.0, self.start.rate("body", "head", 1.0))
-        try:
-            largest = max(body * self.lr_at(step, 8) for step in range(8))
-        except OverflowError:
-            largest = math.inf
-        if not largest <= FLOAT32:
-            raise ValueError(
-                f"The recipe's lr={self.lr} and the factors of its tricks multiply to a learning "
-                f"rate that float32 cannot hold; make one of them smaller."
-            )
 
     def __add__(self, trick: Trick) -> "Recipe":
         return replace(self, tricks=(*self.tricks, trick))
@@ -161,7 +133,11 @@ class Recipe:
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> "Recipe":
         """The recipe of `to_json`. Raises ValueError for all that is no recipe."""
-        given = arguments(cls, versioned(settings, SCHEMA, "recipe"), "recipe")
+        given = dict(check(dict, settings, "recipe"))
+        schema = given.pop("schema", SCHEMA)
+        if schema != SCHEMA:
+            raise ValueError(f"recipe has schema {shown(schema)}; this version reads {SCHEMA}.")
+        given = arguments(cls, given, "recipe")
         return cls(**{**given, "tricks": tuple(map(make, given.get("tricks", ())))})
 
     def __str__(self) -> str:

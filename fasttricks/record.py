@@ -1,11 +1,7 @@
 """The record of a run: plain values under fixed names, so that anything can read it."""
 
-import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -69,32 +65,3 @@ class Run:
         """Plain values under the names of the record."""
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "net"}
         return {**plain, "recipe": self.recipe.to_json(), "reached": self.reached}
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write the whole file or nothing."""
-    part = tempfile.NamedTemporaryFile(  # noqa: SIM115  (it is closed before it is moved)
-        "w", dir=path.parent, delete=False, encoding="utf-8"
-    )
-    try:
-        with part:
-            json.dump(value, part, indent=1, allow_nan=False)
-            part.write("\n")
-        os.chmod(part.name, 0o644)
-        os.replace(part.name, path)
-    except BaseException:
-        os.unlink(part.name)
-        raise
-
-
-def check_writable(path: Path) -> Path:
-    """The path, if a file can be written there. Raises OSError with what to do."""
-    try:
-        if path.is_dir():
-            raise IsADirectoryError
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError:
-        raise OSError(
-            f"{path} cannot be written; name a file in a folder you may write to."
-        ) from None
-    return path

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .files import write_json
 from .job import Job
 from .launch import WORKER
 from .models import save_weights
-from .record import write_json
 from .sources import load
 from .train import train_here
 

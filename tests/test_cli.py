@@ -174,7 +174,7 @@ BAD = {
     "no such data": (["--data", "nowhere"], "no data set 'nowhere'"),
     "too few images": (["--images", "0"], "one batch"),
     "too many labels": (["--labels", "60000"], "1 to 55000"),
-    "batch above labels": (["--labels", "10"], "that many images"),
+    "batch above labels": (["--labels", "10"], "labels must be 128 or more"),
     "no processes": (["--processes", "0"], "1 or more"),
     "too many processes": (["--processes", "64"], "may share"),
     "an empty share": (["--processes", "129", "--share-devices"], "start 128 or fewer"),
@@ -208,9 +208,12 @@ SETTINGS = {
     "wrong shapes": ({"trick": "Transfer", "source": "other.safetensors"}, "do not fit"),
     "broken weights": (
         {"trick": "Transfer", "source": "broken.safetensors"},
-        "no whole safetensors",
+        "is damaged, not safe to load",
     ),
-    "unsafe weights": ({"trick": "Transfer", "source": "broken.pth"}, "not safe to load"),
+    "unsafe weights": (
+        {"trick": "Transfer", "source": "broken.pth"},
+        "is damaged, not safe to load",
+    ),
 }
 
 

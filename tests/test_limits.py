@@ -1,14 +1,17 @@
 """The loop's limits and stages are what they are said to be; no speed is asserted."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
+from torch.autograd import DeviceType
 
 from fasttricks import BASELINE, SEVEN
 from fasttricks.__main__ import main
 from fasttricks.course import shares
 from fasttricks.models import begin
-from fasttricks.study.limits import flops, limits, matmul_peak, stages
+from fasttricks.study.limits import flops, limits, matmul_peak, stage_shares, stages
 
 SIX = sum(SEVEN, start=BASELINE) - "distributed"
 
@@ -56,3 +59,15 @@ def test_the_command_tells_all(capsys, monkeypatch):
     assert main(["speed", "--turns", "1"]) == 0
     said = capsys.readouterr().out
     assert said.count("utilisation") == 2
+
+
+def test_a_gpus_own_event_of_a_stage_is_not_counted_again():
+    """As torch's profiler tells of a GPU: the host's event carries the time of its kernels."""
+    forward = {"name": "forward", "cpu_parent": None, "device_time_total": 2e5}
+    events = [
+        SimpleNamespace(**forward, device_type=DeviceType.CPU),
+        SimpleNamespace(**forward, device_type=DeviceType.CUDA),
+        SimpleNamespace(**{**forward, "cpu_parent": "a stage"}, device_type=DeviceType.CPU),
+    ]
+    found = stage_shares(events, "device_time_total", seconds=1.0)
+    assert found == {"batch": 0, "forward": 0.2, "backward": 0, "step": 0, "the rest": 0.8}

@@ -98,10 +98,10 @@ def test_unsafe_and_broken_files(tmp_path, file, capsys):
     (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:1000])
     torch.save([1, 2], tmp_path / "list.pth")
     for name, words in [
-        ("evil.pth", "not safe to load"),
-        ("evil2.pth", "not safe to load"),
-        ("cut.safetensors", "no whole safetensors"),
-        ("list.pth", "no state_dict"),
+        ("evil.pth", "is damaged, not safe to load"),
+        ("evil2.pth", "is damaged, not safe to load"),
+        ("cut.safetensors", "is damaged, not safe to load"),
+        ("list.pth", "no weights file"),
     ]:
         with pytest.raises(ValueError, match=words):
             given_state(str(tmp_path / name), "test_resnet", 28)

@@ -23,8 +23,9 @@ from typing import Any
 import pandas as pd
 
 from fasttricks import Run, load, train
+from fasttricks.files import write_json
 from fasttricks.machine import name_of_machine
-from fasttricks.record import SCHEMA, write_json
+from fasttricks.record import SCHEMA
 from fasttricks.study.findings import arm_of, compare, hardware_of, seconds, times
 from fasttricks.study.pages import as_markdown
 from fasttricks.study.plan import (

@@ -7,19 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import ROOT, Data, Split, checked
+from ..data import ROOT, Data, Split
+from ..files import checked
 
 CLASSES = (
-    "T-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
+    *("T-shirt", "trouser", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
 )
 VALIDATION = 5_000  # the last images of the training file
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 import zlib
 from contextlib import closing, suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..data import Data, Split
-from ..machine import cache_folder
+from ..files import cache_folder, replacing
 from ..progress import REPORT, Bar
 from ..tricks.distributed import cores
 from .decode import decode_all
@@ -125,9 +124,8 @@ def decoded(
         return x, broken
     with suppress(OSError, RuntimeError):  # torch has the latter for a full disk; nothing is lost
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
-            torch.save((x, broken, zlib.crc32(x.numpy())), Path(scratch, "images"))
-            os.replace(Path(scratch, "images"), kept)
+        with replacing(kept) as part:
+            torch.save((x, broken, zlib.crc32(x.numpy())), part)
         for old in set(kept.parent.glob(f"folder-{place}-*")) - {kept}:
             old.unlink()
     return x, broken

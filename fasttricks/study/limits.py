@@ -4,21 +4,23 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.autograd import DeviceType
 from torch.profiler import profile, record_function
 
 from ..budget import BASELINE, choose_budget
 from ..data import Data
+from ..files import write_json
 from ..launch import call, environment
 from ..loop import cross_entropy, fit, now
 from ..models import begin, optimizer_for
 from ..recipe import Recipe
-from ..record import write_json
 from ..sources import load
 from ..tricks.distributed import ALONE, Distributed, World
 from ..tricks.precision import DTYPES
@@ -156,12 +158,24 @@ def stages(
     for hook in hooks:
         hook.remove()
     clock = "device_time_total" if device.type == "cuda" else "cpu_time_total"
-    names = {"batch": "batch", "forward": "forward", "autograd": "backward", "Optimizer": "step"}
-    found = dict.fromkeys(names.values(), 0.0)
-    for event in seen.events():
-        stage = names.get(event.name.split("::")[0].split(".")[0])
-        if stage and event.cpu_parent is None:
-            found[stage] += getattr(event, clock) / 1e6 / done.train_seconds
+    return stage_shares(seen.events(), clock, done.train_seconds)
+
+
+STAGES = {"batch": "batch", "forward": "forward", "autograd": "backward", "Optimizer": "step"}
+
+
+def stage_shares(
+    events: Iterable[Any],  # of torch's profiler
+    clock: str,  # the field of an event that tells its microseconds
+    seconds: float,  # the run took
+) -> dict[str, float]:
+    """The share of the run that each stage takes, and the rest."""
+    found = dict.fromkeys(STAGES.values(), 0.0)
+    for event in events:
+        stage = STAGES.get(event.name.split("::")[0].split(".")[0])
+        # A GPU's own event of a stage has the time that the host's event carries already.
+        if stage and event.cpu_parent is None and event.device_type == DeviceType.CPU:
+            found[stage] += getattr(event, clock) / 1e6 / seconds
     return {**found, "the rest": 1 - sum(found.values())}
 
 

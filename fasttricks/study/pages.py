@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .. import machine
-from ..record import write_json
+from ..files import write_json
 from .findings import (
     FINDINGS,
     Finding,
