@@ -71,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
     option("--share-devices", action="store_true", help="more processes than devices; not faster")
     option("--data", default="fashion-mnist", metavar="NAME|FOLDER",
            help="fashion-mnist, letters, or a folder with one subfolder a class")  # fmt: skip
+    option("--max-restarts", type=int, default=0, metavar="N",
+           help="start processes again so often where one dies [0]")  # fmt: skip
     option("--skip-broken", action="store_true", help="leave out images that cannot be read [stop]")
     option("--labels", type=int, metavar="N", help="train on the first N images only [all]")
     option("--pretrain", type=int, nargs="?", const=LETTERS, metavar="N",
@@ -88,6 +90,8 @@ def parser() -> argparse.ArgumentParser:
         option("--image-size", type=int, metavar="S", help="pixels a side [the budget's]")
         option("--images", type=int, metavar="N", help=f"images to see [{default}]")
         option("--seed", type=int, default=0, metavar="S", help="of all randomness [0]")
+        option("--checkpoint", metavar="FOLDER", help="keep it there; the same command goes on")
+        option("--every", type=float, default=60, metavar="SECONDS", help="to keep it in turn [60]")
     study.add_to(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show where an error came from")
@@ -180,19 +184,11 @@ def run_train(options: argparse.Namespace) -> None:
         if note and first():
             print(note, file=sys.stderr)
     if recipe.start.source == "letters":
-        see_to_letters(model, size, options.pretrain)
-    run = train(
-        recipe,
-        data,
-        images=asked_images(options),
-        seed=options.seed,
-        target=options.target,
-        model=model,
-        image_size=size,
-        budget=options.budget,
-        test=options.test,
-        started=started,
-    )
+        see_to_letters(model, size, options)
+    names = ("seed", "target", "budget", "test", "every", "max_restarts")
+    asked = {name: getattr(options, name) for name in names}
+    asked |= {"images": asked_images(options), "model": model, "image_size": size}
+    run = train(recipe, data, started=started, folder=options.checkpoint, **asked)
     if not first():
         return
     if options.save:
@@ -208,9 +204,9 @@ def run_train(options: argparse.Namespace) -> None:
     )
 
 
-def see_to_letters(model: str, size: int, glyphs: int | None) -> None:
+def see_to_letters(model: str, size: int, options: argparse.Namespace) -> None:
     """Make the letters weights where it was agreed to, in one process while the others wait."""
-    missing = not models.letters_file(model, size).exists()
+    missing, glyphs = not models.letters_file(model, size).exists(), options.pretrain
     if not glyphs and not (missing and first()):
         return
     if not glyphs:
@@ -220,6 +216,8 @@ def see_to_letters(model: str, size: int, glyphs: int | None) -> None:
             f"now, or start from elsewhere: --without transfer, or a recipe's own source."
         )
     words = ("pretrain", "--model", model, "--image-size", str(size), "--images", str(glyphs))
+    if options.checkpoint:
+        words += ("--checkpoint", f"{options.checkpoint}/letters", "--every", str(options.every))
     alone = {name: value for name, value in os.environ.items() if name not in TORCHRUN}
     with first_alone() as mine:
         if mine and missing:
@@ -237,9 +235,9 @@ def run_pretrain(options: argparse.Namespace) -> None:
     images = LETTERS if options.images is None else options.images
     minutes = expected_seconds(model, size, images) / 60
     print(f"{model} reads {images:,} glyphs, once: about {minutes:.1f} minutes here.", flush=True)
-    run = pretrain(
-        model, out, seed=options.seed, budget=options.budget, image_size=size, images=images
-    )
+    asked = {name: getattr(options, name) for name in ("seed", "budget", "every")}
+    asked |= {"images": images, "image_size": size, "folder": options.checkpoint}
+    run = pretrain(model, out, **asked)
     print(
         f"{out}: {run.images_seen:,} images in {run.train_seconds:.0f} s, "
         f"{run.val_accuracy:.4f} of the prints read"

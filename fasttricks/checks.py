@@ -4,6 +4,7 @@ JSON as Python reads it may hold anything: NaN, infinities, whole numbers withou
 a number belongs. What passes here is of the right kind; each class checks its own ranges.
 """
 
+from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -78,3 +79,13 @@ def shown(value: Any) -> str:
     if isinstance(value, (list, tuple, dict)):
         return WORDS[type(value)]
     return f"{value!r:.60}"
+
+
+def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    """In words, where two nests of plain values differ."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in here | there:
+            inner = f"{name}.{key}" if name else key
+            yield from differences(there.get(key), here.get(key), inner)
+    elif there != here:
+        yield f"{name} is {there} there and {here} here"

@@ -1,5 +1,6 @@
 """One run in plain values, checked, so that it can be handed to another process."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -31,23 +32,36 @@ class Job:
     evaluations: int
     test: bool
     label: str
+    folder: str | None = None  # where it is kept; None for nowhere
+    every: float = 60.0  # seconds between two checkpoints
+    restarts: int = 0  # times that processes are started again where one has died
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        batch, processes = self.recipe.global_batch, self.recipe.world.count()
+        batch, world = self.recipe.global_batch, self.recipe.world
+        shards = world.count() * world.accumulate
         if self.schema != SCHEMA:
             raise ValueError(f"A job has schema {SCHEMA} here, not {self.schema}.")
-        if batch < processes:
+        if batch < shards:
             raise ValueError(
-                f"A global batch of {batch} has no image for each of {processes} processes; "
-                f"start {batch} or fewer."
+                f"A global batch of {batch} has no image for each of {shards} shards; "
+                f"ask for fewer processes, or accumulate less."
             )
         if self.precision not in DTYPES:
             known = ", ".join(DTYPES)
             raise ValueError(f"precision is one of {known}, not {shown(self.precision)}.")
+        if not 0 <= self.every < math.inf:
+            raise ValueError(f"every must be 0 seconds or more, not {self.every}.")
         if not 0 < self.target <= 1:
             raise ValueError(f"target must be an accuracy in (0, 1], not {self.target}.")
-        least = {"labels": batch, "images": batch, "seed": 0, "val": 1, "evaluations": 1}
+        least = {
+            "labels": batch,
+            "images": batch,
+            "seed": 0,
+            "val": 1,
+            "evaluations": 1,
+            "restarts": 0,
+        }
         for name, fewest in {**least, "image_size": 1, "data_size": 1}.items():
             value = getattr(self, name)
             if value is not None and not value >= fewest:
@@ -59,6 +73,17 @@ class Job:
         """The recipe with its precision named, for "auto" may mean another one elsewhere."""
         others = tuple(t for t in self.recipe.tricks if not isinstance(t, MixedPrecision))
         return replace(self.recipe, tricks=(*others, MixedPrecision(self.precision)))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the run's numbers; not how many processes share the work."""
+        plain = self.to_json()
+        tricks = {t.pop("trick"): t for t in plain["recipe"]["tricks"]}
+        tricks.pop("Distributed", None)
+        names = ("data", "data_size", "fingerprint", "labels", "val", "model", "image_size")
+        more = ("precision", "images", "seed", "evaluations", "test")
+        kept = {name: plain[name] for name in (*names, *more)}
+        return {"recipe": {**plain["recipe"], "tricks": tricks}, **kept}
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

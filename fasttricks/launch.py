@@ -11,8 +11,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +29,13 @@ from .job import Job
 from .progress import REPORT, Bar
 from .recipe import MODULES
 from .record import Run
+from .stopping import interrupt, listening
 from .tricks.distributed import cores
 
 WORKER = "FASTTRICKS_STARTED"  # set in a launched process: when its cold wall began
-GRACE = 10  # seconds that processes have to end when they are asked to
+LAUNCHER = "FASTTRICKS_LAUNCHER"  # and the number of the process that started it
+GRACE = 40  # seconds that processes have to end when they are asked to; torchrun gives 30
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}  # the name that gloo wants
-
-
-class Interrupted(KeyboardInterrupt):
-    """An interrupt that has been dealt with: a notebook shows its sentence and no traceback."""
-
-    def _render_traceback_(self) -> list[str]:  # IPython asks for it
-        return [str(self)]
 
 
 def launched() -> bool:
@@ -44,13 +43,13 @@ def launched() -> bool:
     return WORKER in os.environ or "LOCAL_WORLD_SIZE" in os.environ
 
 
-def command_line(processes: int, folder: Path) -> list[str]:
+def command_line(processes: int, folder: Path, restarts: int = 0) -> list[str]:
     """The command that starts a Python module in so many processes; torchrun writes to `folder`."""
-    if processes == 1:
+    if processes == 1 and restarts == 0:
         return [sys.executable, "-m"]
     torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    where = ["--log-dir", str(folder), "--nproc-per-node", str(processes)]
-    return [sys.executable, "-m", *torchrun, *where, "-m"]
+    counts = ["--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
+    return [sys.executable, "-m", *torchrun, "--log-dir", str(folder), *counts, "-m"]
 
 
 def environment(
@@ -64,6 +63,7 @@ def environment(
     beside = [str(file.parents[name.count(".")]) for name, file in files.items()]
     paths = [package, *beside, *filter(None, [os.environ.get("PYTHONPATH")])]
     extra = {WORKER: str(started), REPORT: "1", "PYTHONPATH": os.pathsep.join(paths)}
+    extra[LAUNCHER] = str(os.getpid())
     if modules:
         extra[MODULES] = ",".join(modules)
     if shares > 1:
@@ -81,6 +81,7 @@ def call(
     folder: Path,  # where the program finds its task and leaves `result.json`
     environ: dict[str, str],
     hear: Callable[[Iterable[str]], None],  # takes the lines that the processes write
+    restarts: int = 0,  # times that they are started again where one dies
 ) -> dict[str, Any]:
     """Run a program in new processes; what it left.
 
@@ -88,9 +89,12 @@ def call(
     others as RuntimeError; RuntimeError with the last words if processes died without one.
     """
     result, last = folder / "result.json", deque(maxlen=30)
+    own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))  # what is left there goes with it
+    if restarts:  # a store that outlives its processes would tell the next ones of dead addresses
+        own["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     with subprocess.Popen(
-        [*command_line(processes, folder), module, str(folder)],
-        env={**environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))},  # goes with it
+        [*command_line(processes, folder, restarts), module, str(folder)],
+        env={**environ, **own},
         encoding="utf-8",
         errors="replace",
         stdout=subprocess.PIPE,
@@ -99,16 +103,27 @@ def call(
         creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # as Windows says it
     ) as process:
         try:
-            hear(last.append(line) or line for line in process.stdout)
-        except KeyboardInterrupt:
-            end(process)
-            raise Interrupted("Interrupted: the processes have ended; nothing is kept.") from None
+            with listening(interrupt):
+                hear(last.append(line) or line for line in process.stdout)
         except BaseException:
             end(process)
             raise
     if result.exists():
         return json.loads(result.read_text(encoding="utf-8"))
     raise failure(processes, folder, process.returncode, "".join(last))
+
+
+def leave_with_launcher() -> None:
+    """End this process soon after the one that started it, or that one's launcher, is gone."""
+    agent, launcher = os.getppid(), psutil.Process(int(os.environ.get(LAUNCHER, os.getppid())))
+
+    def watch() -> None:
+        with suppress(psutil.NoSuchProcess):
+            while os.getppid() == agent and launcher.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def end(process: subprocess.Popen) -> None:
@@ -172,10 +187,9 @@ def launch(
     ):
         folder = Path(name)
         write_json(folder / "job.json", job.to_json())
-        record = call(processes, "fasttricks.worker", folder, environ, bar.follow)
+        record = call(processes, "fasttricks.worker", folder, environ, bar.follow, job.restarts)
         net = models.create(job.model, channels, classes)
         net.load_state_dict(load_file(folder / "net.safetensors"))
-    del record["reached"]
-    run = Run(**{**record, "recipe": job.recipe, "net": net})
+    run = replace(Run.from_json({**record, "recipe": job.recipe.to_json()}), net=net)
     bar.close(str(run))
     return run

@@ -4,16 +4,18 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checkpoint import Keeper
 from .data import Data, Split
 from .models import optimizer_for
 from .recipe import Recipe
-from .tricks.distributed import ALONE, World
+from .tricks.distributed import ALONE, World, shard
 
 PATIENCE = 50  # refused steps in a row after which training is given up
 
@@ -56,7 +58,8 @@ def accuracy(
     model.eval()
     hits = torch.zeros(2, device=device, dtype=torch.float64)
     with torch.inference_mode(), recipe.precision.autocast(device):
-        for rows in world.shard(torch.arange(len(split), device=device)).split(batch):
+        mine = shard(torch.arange(len(split), device=device), world.rank, world.processes)
+        for rows in mine.split(batch):
             right = model(data.normalise(split.x[rows])).argmax(1) == split.y[rows]
             hits += torch.stack([right.sum(), torch.tensor(len(rows), device=device)])
     model.train()
@@ -74,7 +77,8 @@ class Progress:
     images: int = 0
     train_seconds: float = 0.0  # evaluations paused
     eval_seconds: float = 0.0
-    curve: list[tuple[int, float, float]] = field(default_factory=list)
+    curve: list[list[float]] = field(default_factory=list)  # images, train_seconds, accuracy
+    resumed: int = 0  # times that it went on from a checkpoint
 
 
 def fit(
@@ -86,57 +90,75 @@ def fit(
     evaluations: int = 4,  # at equal distances, the last at the end
     world: World = ALONE,
     show: Callable[[int, float | None], None] = lambda images, accuracy: None,
+    keeper: Keeper | None = None,  # of checkpoints
 ) -> Progress:
     """Train the model in place for images // batch optimiser steps.
 
-    Raises FloatingPointError where 16-bit arithmetic overflows again and again.
+    Raises FloatingPointError where numbers overflow, and as the keeper does.
     """
     device, batch = data.train.y.device, recipe.global_batch
     steps = max(1, images // batch)
     marks = {round(steps * (i + 1) / evaluations) for i in range(evaluations)}
-    draws = data.draws(batch, torch.Generator().manual_seed(seed))  # the same on every process
     rng = np.random.default_rng((seed, world.rank))  # its own on every process
     optimizer, scaler = optimizer_for(recipe, model), recipe.precision.scaler(device)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     wrapped, progress, refused = world.wrap(model.train()), Progress(), 0
+    (keeper := keeper or Keeper()).begin(
+        progress, rng, model=model, optimizer=optimizer, scaler=scaler
+    )
+    draws = data.draws(batch, torch.Generator().manual_seed(seed))  # the same on every process
+    draws = islice(draws, progress.steps + progress.skipped, None)
+    broken = torch.full((), steps, device=device)  # steps before the first loss that is not finite
     scale, started = scaler.get_scale(), now(device)
 
     while progress.steps < steps:
-        x, q = data.batch(*(world.shard(drawn) for drawn in next(draws)))
-        for trick in recipe.fills("batch_maps"):
-            x, q = trick.batch_map(x, q, rng)
-        set_rates(
-            optimizer,
-            recipe.lr_at(progress.steps, steps),
-            recipe.momentum_at(progress.steps, steps),
-        )
-        with recipe.precision.autocast(device):
-            loss = cross_entropy(wrapped(x), q)
-        scaler.scale(loss * world.weight(len(x), batch)).backward()
-        if recipe.clip:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(parameters, recipe.clip)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-        before, scale = scale, scaler.get_scale()  # under fp16 the one time that the host waits
+        lr, momentum = (at(progress.steps, steps) for at in (recipe.lr_at, recipe.momentum_at))
+        set_rates(optimizer, lr, momentum)
+        for shards, averaging in world.turns(wrapped, *next(draws)):
+            x, q = data.batch(*shards)
+            for trick in recipe.fills("batch_maps"):
+                x, q = trick.batch_map(x, q, rng)
+            with averaging, recipe.precision.autocast(device):
+                loss = cross_entropy(wrapped(x), q)
+            scaler.scale(loss * world.weight(len(x), batch)).backward()
+        before, scale = scale, take_step(optimizer, scaler, recipe.clip)
         refused = refused + 1 if scale < before else 0
         if refused:
             progress.skipped += 1
             give_up(refused, loss)
             continue
+        broken = torch.where(loss.detach().isfinite(), broken, broken.clamp(max=progress.steps))
         progress.steps += 1
         progress.images += batch
+        if progress.steps in marks | {keeper.due}:
+            refuse_broken(int(broken), steps, model)
         if progress.steps in marks:
             paused = now(device)
             progress.train_seconds += paused - started
             world.average_buffers(model)
             found = accuracy(model, data, data.val, recipe, world)
-            progress.curve.append((progress.images, progress.train_seconds, found))
+            progress.curve.append([progress.images, progress.train_seconds, found])
             started = now(device)
             progress.eval_seconds += started - paused
+        if progress.steps == keeper.due:
+            keeper.after_step(progress.train_seconds + now(device) - started)
         show(progress.images, progress.curve[-1][2] if progress.curve else None)
     return progress
+
+
+def take_step(
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    clip: float | None,  # largest gradient norm
+) -> float:
+    """Update the weights; the loss scale then, which is lower where the step was refused."""
+    if clip:
+        scaler.unscale_(optimizer)
+        groups = optimizer.param_groups
+        nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], clip)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad()
+    return scaler.get_scale()  # under fp16 the one time that the host waits
 
 
 def warm_up(
@@ -168,4 +190,18 @@ def give_up(
         where = "the gradients" if bool(loss.isfinite()) else "the loss itself, in the forward pass"
         raise FloatingPointError(
             f"{PATIENCE} steps in a row overflowed in {where}; use a lower rate, or bf16 or fp32."
+        )
+
+
+def refuse_broken(
+    step: int,  # optimiser steps before the first loss that is not finite
+    steps: int,  # in the run
+    model: nn.Module,
+) -> None:
+    """Raise FloatingPointError where a loss was not finite, saying when, and what it has spoilt."""
+    if step < steps:
+        spoilt = (name for name, p in model.named_parameters() if not bool(p.isfinite().all()))
+        raise FloatingPointError(
+            f"The loss of step {step + 1} of {steps} is not finite; the first such parameter is "
+            f"{next(spoilt, 'none')}. Use a lower rate, or a clip."
         )

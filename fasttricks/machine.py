@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +19,7 @@ from .tricks.distributed import cores
 
 PACKAGES = ("torchvision", "timm", "fasttricks")
 ABSENT = "not installed"
+HERE = Path(__file__).parent
 
 
 @contextmanager
@@ -106,7 +108,14 @@ def cpu_name() -> str:
 
 def commit() -> str:
     """The repository's commit, or an empty string outside one."""
-    return ask("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD")
+    return ask("git", "-C", str(HERE), "rev-parse", "HEAD")
+
+
+@cache
+def code() -> int:
+    """A checksum of the library's files: whether a run would be made in the same way again."""
+    files = sorted(p for p in HERE.rglob("*.py") if p.parent.name not in ("study", "course"))
+    return zlib.crc32(b"".join(path.read_bytes() for path in files))
 
 
 def ask(*command: str) -> str:

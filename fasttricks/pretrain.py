@@ -27,9 +27,12 @@ def pretrain(
     seed: int = 0,
     image_size: int | None = None,  # the budget's unless given
     budget: str | None = None,
+    folder: str | Path | None = None,  # keeps the run, as `train` does
+    every: float = 60.0,  # seconds between two checkpoints
 ) -> Run:
     """Make transfer weights: train on the letters, with the tricks that need no weights."""
     asked = {"images": images, "seed": seed, "image_size": image_size, "budget": budget}
+    asked |= {"folder": folder, "every": every}
     label = f"{model} learns letters"
     run = train(READER, load("letters"), model=model, label=label, evaluations=1, **asked)
     note = {

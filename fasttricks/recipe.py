@@ -22,6 +22,7 @@ SINGLE = ("world", "batch", "momentum", "start", "precision")  # one trick each;
 SCHEMA = 2  # of a recipe's JSON; the first version had the same fields and no number
 OPTIMIZERS = ("sgd", "adamw")
 OURS = tuple(kind for kind in vars(tricks).values() if is_dataclass(kind) and kind != Scratch)
+SEEN: dict[str, type] = {}  # tricks of the reader's own that a recipe of this process has had
 MODULES = "FASTTRICKS_MODULES"  # set for a launched process: where tricks that are not ours lie
 
 Trick = Any  # one of the dataclasses in fasttricks.tricks, or of the reader's own
@@ -67,6 +68,7 @@ class Recipe:
         object.__setattr__(self, "tricks", tuple(sorted(self.tricks, key=place)))
         seen: dict[Any, Trick] = {}
         for trick in self.tricks:
+            SEEN[type(trick).__name__] = type(trick)
             for key in (type(trick), *(slot for slot in trick.slots if slot in SINGLE)):
                 if key in seen:
                     what = "are one trick twice" if key is type(trick) else f"fill the slot {key!r}"
@@ -147,12 +149,13 @@ class Recipe:
 def make(given: Any) -> Trick:
     """A trick from plain values: the name of its class under "trick", and its settings.
 
-    It is ours, or of one of the modules in FASTTRICKS_MODULES. Only the environment names modules
-    to import, never a file; and of what they hold, only dataclasses with slots are tricks.
+    It is ours, one that a recipe here has had, or of one of the modules in FASTTRICKS_MODULES. Only
+    the environment names modules to import, never a file; of what they hold, only dataclasses with
+    slots are tricks.
     """
     settings = dict(check(dict, given, "a trick"))
     name = settings.pop("trick", None)
-    known = {kind.__name__: kind for kind in OURS}
+    known = {**SEEN, **{kind.__name__: kind for kind in OURS}}
     if isinstance(name, str) and name not in known:
         for module in filter(None, os.environ.get(MODULES, "").split(",")):
             kind = getattr(import_module(module), name, None)

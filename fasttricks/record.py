@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from .checks import arguments, check, shown
 from .recipe import Recipe
 
 SCHEMA = 2
@@ -41,6 +42,7 @@ class Run:
     versions: dict[str, str]
     commit: str
     started: str  # UTC, ISO 8601
+    resumed: int = 0  # times that it went on from a checkpoint; its clocks then measure nothing
     schema: int = SCHEMA
     net: nn.Module | None = field(default=None, repr=False, compare=False)  # not in the record
 
@@ -60,6 +62,20 @@ class Run:
             f"{self.images_seen:,} images in {self.train_seconds:.1f} s, validation accuracy "
             f"{self.val_accuracy:.4f}, {verdict} the target of {self.target:g}"
         )
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "Run":
+        """The run of `to_json`, without its net. Raises ValueError for all that is no record."""
+        given = dict(check(dict, record, "record"))
+        reached, schema = given.pop("reached", None), given.get("schema")
+        if schema != SCHEMA:
+            raise ValueError(f"record has schema {shown(schema)}; this version reads {SCHEMA}.")
+        if "net" in given:
+            raise ValueError("record does not know 'net'.")
+        run = cls(**arguments(cls, given, "record"))
+        if reached is not run.reached:
+            raise ValueError(f"reached must be {run.reached}, as accuracy and target say.")
+        return run
 
     def to_json(self) -> dict[str, Any]:
         """Plain values under the names of the record."""

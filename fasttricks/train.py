@@ -1,25 +1,32 @@
 """Train a recipe: here, or in processes started by torchrun; the result is a record either way."""
 
+import json
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from . import machine, models
 from .budget import choose_budget
+from .checkpoint import Keeper, refuse_another
 from .data import Data
+from .files import check_writable, write_json
 from .job import Job
-from .launch import Interrupted, launch, launched
+from .launch import launch, launched
 from .loop import accuracy, fit, warm_up
 from .progress import Bar
 from .recipe import Recipe
 from .record import Run
 from .sources import load, loadable
+from .stopping import Interrupted, listening
 from .tricks.precision import DTYPES
 
+FINISHED = "run.json"  # in the folder of a run that is kept
 # What the record of a run says as its job does.
 SHARED = {f.name for f in fields(Job)} & {f.name for f in fields(Run)} - {"schema"}
 
@@ -39,6 +46,9 @@ def train(
     fresh: bool = False,  # in a new process even if one is enough, for the cold wall
     label: str = "",  # what the progress bar says
     started: float | None = None,  # when the cold wall began, seconds since 1970; now unless given
+    folder: str | Path | None = None,  # keeps the run: the same call goes on where it was cut off
+    every: float = 60.0,  # seconds between two checkpoints
+    max_restarts: int = 0,  # times that processes are started again where one has died
 ) -> Run:
     """Train once and return the run, its trained model under `net`.
 
@@ -47,13 +57,13 @@ def train(
     started = started or time.time()
     data = data or load()
     size = choose_budget(budget)
-    elsewhere = not launched() and (fresh or recipe.world.count() > 1)
+    elsewhere = not launched() and (fresh or max_restarts > 0 or recipe.world.count() > 1)
     job = Job(
         recipe=recipe,
         budget=size.name,
         data=data.name,
         data_size=data.train.x.shape[-1],
-        fingerprint=data.fingerprint if elsewhere else None,
+        fingerprint=data.fingerprint if elsewhere or folder else None,
         labels=len(data.train),
         val=size.val,
         model=model or size.model,
@@ -65,19 +75,64 @@ def train(
         evaluations=evaluations,
         test=test,
         label=label or describe(recipe),
+        folder=str(folder) if folder else None,
+        every=every,
+        restarts=max_restarts,
     )
+    done = finished(job, data)
+    if done:
+        return done
     prepare(job, data)
-    if elsewhere:
-        if not loadable(data.name):
-            raise ValueError(
-                f"New processes find data by name, and {data.name!r} is made by hand; put it in a "
-                f"folder, or train in one process."
-            )
-        return launch(job, len(data.classes), data.channels, started)
+    if elsewhere and not loadable(data.name):
+        raise ValueError(
+            f"New processes find data by name, and {data.name!r} is made by hand; put it in a "
+            f"folder, or train in one process."
+        )
     try:
+        if elsewhere:
+            return launch(job, len(data.classes), data.channels, started)
         return train_here(job, data, started)
+    except Interrupted:
+        raise
     except KeyboardInterrupt:
-        raise Interrupted("Interrupted: the run has ended; nothing is kept.") from None
+        kept = f"the same call goes on from what {folder} keeps" if folder else "nothing is kept"
+        raise Interrupted(f"Interrupted: the run has ended; {kept}.") from None
+
+
+def finished(job: Job, data: Data) -> Run | None:
+    """The run, if the job's folder keeps it finished. Raises ValueError if it keeps another one.
+
+    Raises OSError where nothing can be written there.
+    """
+    if job.folder is None:
+        return None
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder / FINISHED)
+    if not (folder / FINISHED).exists():
+        return None
+    kept = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+    refuse_another(kept["run"], job.identity, folder)
+    if kept["code"] != machine.code():
+        if first():
+            print(f"{folder} keeps this run as other code made it; it is made again.")
+        return None
+    net = models.create(job.model, data.channels, len(data.classes))
+    net.load_state_dict(models.read_weights(folder / "net.safetensors"))
+    run = replace(Run.from_json(kept["record"]), net=net)
+    if first():
+        print(f"{job.label}: finished at {run.started}, from {folder}: {run}")
+    return run
+
+
+def keep(run: Run, job: Job) -> None:
+    """Leave a finished run in the job's folder, instead of its checkpoints."""
+    folder = Path(job.folder)
+    models.save_weights(run.net, folder / "net.safetensors")
+    value = {"run": job.identity, "code": machine.code(), "record": run.to_json()}
+    write_json(folder / FINISHED, value)
+    for checkpoint in folder.glob("step-*.pt"):
+        checkpoint.unlink()
 
 
 def describe(recipe: Recipe) -> str:
@@ -132,7 +187,10 @@ def train_here(
         net = models.begin(recipe, job.model, *shape, given=world.rank == 0).to(device)
         data = replace(data, val=data.val[: job.val]).to(device, job.image_size)
         warm_up(recipe, net, data, world)
-        done = fit(recipe, net, data, job.images, job.seed, job.evaluations, world, bar.show)
+        keeper = Keeper(job.folder and Path(job.folder), job.every, job.identity, world)
+        with listening(keeper.end) if job.folder else nullcontext():
+            counts = job.images, job.seed, job.evaluations
+            done = fit(recipe, net, data, *counts, world, bar.show, keeper)
         tested = accuracy(net, data, data.test, recipe, world) if job.test else None
         mine = (done.train_seconds, done.eval_seconds, time.time() - started)
         most = torch.tensor(
@@ -155,12 +213,15 @@ def train_here(
         peak_memory=memory,
         val_accuracy=done.curve[-1][2],
         test_accuracy=tested,
-        curve=[list(point) for point in done.curve],
+        curve=done.curve,
+        resumed=done.resumed,
         hardware=machine.hardware(),
         versions=machine.versions(),
         commit=machine.commit(),
         started=datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         net=net,
     )
+    if job.folder and world.rank == 0:
+        keep(run, job)
     bar.close(str(run))
     return run

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from .files import write_json
 from .job import Job
-from .launch import WORKER
+from .launch import WORKER, leave_with_launcher
 from .models import save_weights
 from .sources import load
 from .train import train_here
@@ -26,11 +26,12 @@ def serve(
 ) -> NoReturn:
     """Do the work and leave the result, or the error for `launch.call` to tell; then end."""
     rank, status = int(os.environ.get("RANK", 0)), 0
+    leave_with_launcher()
     try:
         found = work(folder)
         if rank == 0:
             write_json(folder / "result.json", found)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         status = 1
         known = next((k for k in (ValueError, OSError) if isinstance(error, k)), type(error))
         text = str(error) if known in (ValueError, OSError) else f"{known.__name__}: {error}"

@@ -55,5 +55,5 @@ def test_torchrun_decides(monkeypatch):
 
 
 def test_refuses():
-    with pytest.raises(ValueError, match="Distributed needs processes"):
+    with pytest.raises(ValueError, match="Distributed needs counts"):
         Distributed(processes=-1)

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from fasttricks import BASELINE, Distributed, train
-from fasttricks.launch import Interrupted, environment
+from fasttricks.launch import environment
+from fasttricks.stopping import Interrupted
 
 TWO = BASELINE + Distributed(2, share_devices=True)
 TRICK = '''
@@ -102,7 +103,7 @@ def test_a_notebook_shows_an_interrupt_in_one_sentence():
         shown = []
         shell._showtraceback = lambda kind, value, lines: shown.extend(lines)
         shell.run_cell(
-            "from fasttricks.launch import Interrupted, environment\nraise Interrupted('It ended.')"
+            "from fasttricks.stopping import Interrupted\nraise Interrupted('It ended.')"
         )
         assert shown == ["It ended."]
         assert issubclass(Interrupted, KeyboardInterrupt)

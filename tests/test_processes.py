@@ -71,7 +71,7 @@ def test_all_seven_launched(data):
 
 def test_a_failure_is_told_with_its_last_words(small, monkeypatch):
     words = [sys.executable, "-c", "1/0"]
-    monkeypatch.setattr("fasttricks.launch.command_line", lambda count, folder: words)
+    monkeypatch.setattr("fasttricks.launch.command_line", lambda *_: words)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         train(BASELINE, small, images=128, fresh=True)
 

@@ -65,8 +65,9 @@ def test_a_readers_own_trick():
 
     recipe = BASELINE + Halved()
     assert recipe.lr_at(0, 10) == BASELINE.lr / 2
-    with pytest.raises(ValueError, match="Unknown trick 'Halved'"):
-        Recipe.from_json(recipe.to_json())
+    assert Recipe.from_json(recipe.to_json()) == recipe, "known where it has been used"
+    with pytest.raises(ValueError, match="Unknown trick 'Thirded'"):
+        Recipe.from_json({"tricks": [{"trick": "Thirded"}]})
 
 
 @pytest.mark.parametrize(

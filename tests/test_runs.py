@@ -130,7 +130,7 @@ def spoil(**changes):
 
 
 SPOILED = {
-    "schema": (spoil(schema=99), "schema is 99"),
+    "schema": (spoil(schema=99), "schema 99"),
     "broken": (lambda lines: [*lines[:-1], lines[-1][:100] + "\n"], "Remove it, and it"),
     "seed": (lambda lines: [*lines, lines[-1]], "a seed may be used once"),
     "machine": (

@@ -363,9 +363,10 @@ RECORDS = {
     "hardware": ({"hardware": {}}, "hardware lacks cores, cpu, gpu"),
     "a point": ({"curve": [[1.0, 2.0]]}, "each point of the curve"),
     "a clock that stands": ({"train_seconds": 0.0}, "that no run can have"),
-    "accuracy": ({"val_accuracy": 1.5}, "that no run can have"),
+    "accuracy": ({"val_accuracy": 1.5, "reached": True}, "that no run can have"),
     "reached": ({"reached": True, "val_accuracy": 0.0}, "reached must be False"),
-    "a net": ({"net": None}, "does not know: 'net'"),
+    "resumed": ({"resumed": 1}, "its clocks measure nothing"),
+    "a net": ({"net": None}, "does not know 'net'"),
     "schema": ({"schema": True}, "schema"),
 }
 

@@ -1,5 +1,9 @@
 """Several recipes side by side, the machine that they run on, and what a net thinks."""
 
+import re
+import zlib
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -29,15 +33,17 @@ def train_arms(
     images: int | None = None,  # images to see; the budget's unless given
     seeds: int | None = None,  # runs an arm; the budget's unless given
     evaluations: int = 4,  # of each run
+    folder: str | Path | None = None,  # keeps the runs: the same call goes on where it was cut off
 ) -> dict[str, list[Run]]:
     """Train every recipe with the same seeds, the arms taking turns; the runs by arm."""
     arms: dict[str, list[Run]] = {name: [] for name in recipes}
     for seed in range(seeds or choose_budget().seeds):
         for name, recipe in recipes.items():
-            label = f"{name}, seed {seed}"
-            run = train(
-                recipe, data, images=images, seed=seed, evaluations=evaluations, label=label
-            )
+            asked = {"images": images, "seed": seed, "evaluations": evaluations}
+            key = zlib.crc32(f"{recipe} {asked}".encode())
+            which = re.sub(r"\W+", "-", f"{name} {seed} {key:08x}")
+            kept = Path(folder, which) if folder else None
+            run = train(recipe, data, label=f"{name}, seed {seed}", folder=kept, **asked)
             arms[name].append(run)
     return arms
 

@@ -4,14 +4,13 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from .. import machine
-from ..checks import arguments, check, shown
+from ..checks import check
 from ..data import ROOT
-from ..record import SCHEMA, Run
+from ..record import Run
 from ..sources import load
 from ..train import train
 from .plan import DECLARED, LAST, Found, Trial, read_study, target_of, trials
@@ -22,18 +21,8 @@ RUNS = "runs.jsonl"  # the records of a study, in its folder
 
 def read_run(record: Any) -> Run:
     """The run of a record. Raises ValueError where a field, a range or the schema is wrong."""
-    number = check(dict, record, "record").get("schema")
-    if number != SCHEMA:
-        raise ValueError(f"schema is {shown(number)}; this version reads {SCHEMA}.")
-    known = {f.name for f in fields(Run)} - {"net"} | {"reached"}
-    wrong = ", ".join(map(shown, sorted(known ^ set(record))))
-    if wrong:
-        raise ValueError(f"the record lacks or does not know: {wrong:.250}.")
-    rest = {name: value for name, value in record.items() if name != "reached"}
-    run = Run(**arguments(Run, rest, "record"))
+    run = Run.from_json(record)
     refuse_ranges(run)
-    if record["reached"] is not run.reached:
-        raise ValueError(f"reached must be {run.reached}, as accuracy and target say.")
     return run
 
 
@@ -53,6 +42,8 @@ def refuse_ranges(run: Run) -> None:
             f"the record has counts {counts}, seed {run.seed}, seconds {seconds} or "
             f"accuracies {shares} that no run can have."
         )
+    if run.resumed:
+        raise ValueError("the run was cut off and went on, so that its clocks measure nothing.")
     if {len(point) for point in run.curve} - {3}:
         raise ValueError("each point of the curve must be images, seconds and accuracy.")
     missing = {"cpu", "cores", "gpu", "gpu_count"} - set(run.hardware)

@@ -13,22 +13,25 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import signature
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 # Each process keeps its own batch-norm statistics; torch has renamed the option that says so.
 NEWER = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
 OWN_STATISTICS = {"forward_sync_buffers" if NEWER else "broadcast_buffers": False}
-TIMEOUT = timedelta(minutes=10)  # a process that waits longer for the others gives up
+# Seconds after which a process that waits for the others gives up.
+TIMEOUT = timedelta(seconds=float(os.environ.get("FASTTRICKS_TIMEOUT", 600)))
 
 
 def cores() -> int:
@@ -72,10 +75,26 @@ class World:
 
     rank: int = 0
     processes: int = 1
+    accumulate: int = 1  # shards that each process takes one after another
 
-    def shard(self, values: Tensor) -> Tensor:
-        """This process's rows of a tensor that is the same everywhere."""
-        return shard(values, self.rank, self.processes)
+    def shard(self, values: Tensor, turn: int = 0) -> Tensor:
+        """This process's rows of a tensor that is the same everywhere, in one of its turns."""
+        number = self.rank + turn * self.processes
+        return shard(values, number, self.processes * self.accumulate)
+
+    def turns(
+        self, model: nn.Module, *values: Tensor
+    ) -> Iterator[tuple[list[Tensor], AbstractContextManager]]:
+        """This process's shards, and for each the context of its forward pass.
+
+        Gradients add up, and only those of the last one are averaged over all processes.
+        """
+        for turn in range(self.accumulate):
+            waits = self.processes > 1 and turn < self.accumulate - 1
+            yield (
+                [self.shard(value, turn) for value in values],
+                model.no_sync() if waits else nullcontext(),
+            )
 
     def weight(
         self,
@@ -106,6 +125,19 @@ class World:
         own = torch.tensor(number if self.rank == 0 else 0, device=device)
         return int(self.reduce(own))
 
+    def everyones(self, content: bytes, device: torch.device) -> list[bytes]:
+        """Every process's bytes, in all of them."""
+        if self.processes == 1:
+            return [content]
+        own = torch.from_numpy(np.frombuffer(content, np.uint8).copy()).to(device)
+        sizes = list(torch.zeros(self.processes, 1, dtype=torch.int64, device=device))
+        dist.all_gather(sizes, torch.tensor([len(own)], device=device))
+        padded = F.pad(own, (0, max(map(int, sizes)) - len(own)))
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        pairs = zip(parts, sizes, strict=True)
+        return [part[: int(size)].cpu().numpy().tobytes() for part, size in pairs]
+
     def average_buffers(self, model: nn.Module) -> None:
         """Give every process the mean of the batch-norm statistics that each one gathered."""
         if self.processes > 1:
@@ -122,13 +154,14 @@ class Distributed:
 
     processes: int = 0
     share_devices: bool = False  # allow more processes than devices: correct, but not faster
+    accumulate: int = 1  # shards that each takes one after another: a cluster's batch on one device
 
     chapter: ClassVar[int] = 1
     slots: ClassVar[tuple[str, ...]] = ("world",)
 
     def __post_init__(self) -> None:
-        if not self.processes >= 0:
-            raise ValueError(f"Distributed needs processes of 1 or more, not {self.processes}.")
+        if not (self.processes >= 0 and self.accumulate >= 1):
+            raise ValueError(f"Distributed needs counts of 1 or more, not {self!r:.250}.")
 
     def count(self) -> int:
         """How many processes this machine is to start, or the number that torchrun started."""
@@ -166,7 +199,7 @@ class Distributed:
     def join(self) -> Iterator[World]:
         """Meet the other processes that torchrun started; alone there is nobody to meet."""
         if self.count() == 1 or "LOCAL_WORLD_SIZE" not in os.environ:
-            yield ALONE
+            yield World(accumulate=self.accumulate)
             return
         device = self.device()
         own_gpu = device.type == "cuda" and (
@@ -180,7 +213,7 @@ class Distributed:
             device_id=device if own_gpu else None,
         )
         try:
-            yield World(dist.get_rank(), dist.get_world_size())
+            yield World(dist.get_rank(), dist.get_world_size(), self.accumulate)
             dist.barrier()
         finally:
             dist.destroy_process_group()

@@ -1,0 +1,32 @@
+"""How a run is told to end: by its user (SIGINT) or by whoever owns the machine (SIGTERM)."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """An interrupt that has been dealt with: a notebook shows its sentence and no traceback."""
+
+    def _render_traceback_(self) -> list[str]:  # IPython asks for it
+        return [str(self)]
+
+
+def interrupt() -> None:
+    """As a terminal does."""
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def listening(hear: Callable[[], None]) -> Iterator[None]:
+    """Within it, each of the signals calls `hear`; only the main thread of a program hears any."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {s: signal.signal(s, lambda *_: hear()) for s in (SIGNALS if main else ())}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
