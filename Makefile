@@ -1,4 +1,4 @@
-# make run | test | test-oldest | test-colab | lab | smoke | rehearse | lint | notebooks | help
+# make run | test | test-oldest | test-colab | lab | smoke | rehearse | faults | lint | notebooks | help
 PYTHON ?= python3
 VENV ?= .venv
 ifeq ($(OS),Windows_NT)
@@ -18,7 +18,7 @@ NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --no-loadscope
 	$(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-oldest test-colab lab smoke rehearse lint notebooks clean
+.PHONY: help run test test-oldest test-colab lab smoke rehearse faults lint notebooks clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -47,7 +47,10 @@ test-oldest:  ## every test on the oldest versions that pyproject.toml allows (6
 	@$(OLDEST)/bin/uv pip list --quiet --python $(OLDEST)/bin/python
 	@$(MAKE) --no-print-directory VENV=$(OLDEST) FLAGS="-W ignore::DeprecationWarning" test
 
-test-colab: $(READY)  ## one notebook as a bare Google Colab would run it, on our oldest dependencies
+test-cofaults: $(READY)  ## kill, cut and damage runs at random moments, and count what is lost (25 minutes)
+	@$(BIN)/python tools/faults.py
+
+lab: $(READY)  ## one notebook as a bare Google Colab would run it, on our oldest dependencies
 	@$(BIN)/python tools/colab.py
 
 smoke: $(READY)  ## every notebook in the smallest budget
@@ -55,6 +58,9 @@ smoke: $(READY)  ## every notebook in the smallest budget
 
 rehearse: $(READY)  ## every notebook on a GPU that is pretended, and launches on several
 	@$(BIN)/python tools/rehearse.py
+
+faults: $(READY)  ## kill, cut and damage runs at random moments, and count what is lost (25 minutes)
+	@$(BIN)/python tools/faults.py
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks

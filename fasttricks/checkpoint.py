@@ -8,7 +8,6 @@ seed gives their order. Nothing but tensors, numbers and text is loaded: a file 
 
 import io
 import json
-import sys
 import time
 import zlib
 from dataclasses import asdict
@@ -18,9 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from .checks import arguments, differences
 from .files import replacing
+from .progress import say
 from .stopping import Interrupted
 from .tricks.distributed import ALONE, World
 
@@ -114,7 +115,7 @@ class Keeper:
             for old in self.files()[KEPT:]:
                 old.unlink()
         except OSError as error:
-            print(f"No checkpoint could be written ({error}); the run goes on.", file=sys.stderr)
+            say(f"No checkpoint could be written ({error}); the run goes on.")
 
     def files(self) -> list[Path]:
         """The checkpoints, the last one first."""
@@ -130,7 +131,7 @@ class Keeper:
                 run = json.loads(decoded(content)["run"])
             except Exception as error:
                 why = str(error).split("\n")[0]
-                print(f"{path} is damaged ({why}); the one before is taken.", file=sys.stderr)
+                say(f"{path} is damaged ({why}); the one before is taken.")
                 continue
             refuse_another(run, self.run, self.folder)
             return content
@@ -156,8 +157,15 @@ class Keeper:
 def encoded(state: dict[str, Any]) -> bytes:
     """Tensors and plain values as bytes."""
     file = io.BytesIO()
-    torch.save(state, file)
+    torch.save(on_host(state), file)
     return file.getvalue()
+
+
+def on_host(value: Any) -> Any:
+    """The same nest, its tensors in the host's memory."""
+    if isinstance(value, dict):
+        return {key: on_host(item) for key, item in value.items()}
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def decoded(content: bytes) -> dict[str, Any]:

@@ -39,6 +39,12 @@ def in_notebook() -> bool:
     return "ipykernel" in sys.modules and ipython is not None and ipython.get_ipython() is not None
 
 
+def say(sentence: str) -> None:
+    """Tell the reader something beside the bar, from a launched process too."""
+    line = json.dumps({"note": sentence}) if REPORT in os.environ else f"\n{sentence}"
+    print(line, file=sys.stderr, flush=True)
+
+
 class Bar:
     """Counts the images of one run, inside a `with`; `close` leaves one line behind."""
 
@@ -88,6 +94,9 @@ class Bar:
         for line in lines:
             try:
                 report = json.loads(line)
-                self.show(report["images"], report["accuracy"])
+                if "note" in report:
+                    say(report["note"])
+                else:
+                    self.show(report["images"], report["accuracy"])
             except (ValueError, TypeError, KeyError):
                 continue

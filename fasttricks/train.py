@@ -107,7 +107,10 @@ def finished(job: Job, data: Data) -> Run | None:
     if job.folder is None:
         return None
     folder = Path(job.folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{folder} cannot be made ({error.strerror}); name another.") from None
     check_writable(folder / FINISHED)
     if not (folder / FINISHED).exists():
         return None

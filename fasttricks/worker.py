@@ -3,8 +3,10 @@
 usage: python -m fasttricks.worker FOLDER
 """
 
+import faulthandler
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -12,12 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psutil
+
 from .files import write_json
 from .job import Job
 from .launch import WORKER, leave_with_launcher
 from .models import save_weights
 from .sources import load
 from .train import train_here
+from .tricks.distributed import TIMEOUT
+
+ASK = getattr(signal, "SIGUSR1", None)  # asks a process where it is; Windows has no such signal
 
 
 def serve(
@@ -27,6 +34,10 @@ def serve(
     """Do the work and leave the result, or the error for `launch.call` to tell; then end."""
     rank, status = int(os.environ.get("RANK", 0)), 0
     leave_with_launcher()
+    if ASK:
+        faulthandler.register(
+            ASK, (folder / f"stack-{rank}").open("w", encoding="utf-8"), all_threads=False
+        )
     try:
         found = work(folder)
         if rank == 0:
@@ -35,11 +46,27 @@ def serve(
         status = 1
         known = next((k for k in (ValueError, OSError) if isinstance(error, k)), type(error))
         text = str(error) if known in (ValueError, OSError) else f"{known.__name__}: {error}"
+        if "timed out" in text.lower() and ASK:
+            text = f"after {TIMEOUT} in which others did not answer. {where_others_are(folder)}"
         told = {"rank": rank, "time": time.time(), "kind": known.__name__, "text": text}
         write_json(folder / f"error-{rank}.json", {**told, "traceback": traceback.format_exc()})
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # gloo's threads can abort an orderly exit, when the work is done
+
+
+def where_others_are(folder: Path) -> str:
+    """Of each other process, the line of Python that it is at: it may hang there."""
+    for other in psutil.Process(os.getppid()).children():
+        if other.pid != os.getpid():
+            other.send_signal(ASK)
+    time.sleep(1)  # they write
+    found = (
+        (path.name, path.read_text(encoding="utf-8").splitlines())
+        for path in folder.glob("stack-*")
+    )
+    places = (f"Process {name[6:]} is at{lines[1].lower()}." for name, lines in found if lines[1:])
+    return " ".join(sorted(places))
 
 
 def work(folder: Path) -> dict[str, Any]:

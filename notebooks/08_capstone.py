@@ -459,6 +459,50 @@ found = json.loads((folder / "run.json").read_text(encoding="utf-8"))
 holds(found["processes"] == 2, "two processes of torchrun wrote one record")
 
 # %% [markdown]
+# ## A runtime that is taken away
+#
+# Colab and Kaggle end their machines when they like. With `folder=`, a run is kept there every minute, and the
+# same call goes on from the last checkpoint, to the same network as if nothing had happened, bit for bit.
+# (On Colab, let the folder lie on your drive.) We cannot take this machine away, so a small trick of our own
+# interrupts the run once, with its fifth batch:
+
+# %%
+from dataclasses import dataclass
+
+left = 5
+
+
+@dataclass(frozen=True)
+class Cut:
+    slots = ("batch_maps",)
+
+    def batch_map(self, x, q, rng):
+        global left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+        return x, q
+
+
+kept = {"images": budget.images // 4, "folder": folder / "kept", "every": 0}
+try:
+    train(six + Cut(), data, label="taken away", **kept)
+except KeyboardInterrupt as told:
+    print(str(told).split(";")[0])
+
+# %% [markdown]
+# Now the same call again, and once more after that. The second time it goes on; the third time there is
+# nothing left to train, and the finished run comes back from the folder. `train_arms` has a `folder` too.
+
+# %%
+second = train(six + Cut(), data, label="goes on", **kept)
+third = train(six + Cut(), data, label="comes back", **kept)
+
+# %% tags=["nbval-check-output"]
+holds(second.resumed == 1, "the second call went on from a checkpoint")
+holds(third == second, "the third had nothing to train")
+
+# %% [markdown]
 # ## Questions
 #
 # **1. Why is the speed-up on the cold wall smaller than on the train clock?**

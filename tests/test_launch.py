@@ -20,6 +20,7 @@ TWO = BASELINE + Distributed(2, share_devices=True)
 TRICK = '''
 import os
 import signal
+import time
 from dataclasses import dataclass
 
 
@@ -34,6 +35,8 @@ class Stumble:
         if os.environ.get("RANK") == "1":
             if self.how == "raises":
                 raise RuntimeError("a stone in the way")
+            if self.how == "hangs":
+                time.sleep(1000)
             if self.how == "is killed":
                 os.kill(os.getpid(), signal.SIGKILL)
         return x, q
@@ -86,6 +89,16 @@ def test_an_error_is_told_with_its_process(stumble, data, temporary):
 def test_a_process_that_was_killed_is_told(stumble, data):
     with pytest.raises(RuntimeError, match="killed by SIGKILL"):
         train(TWO + stumble("is killed"), data.subset(640), images=256)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it lacks the signal that asks")
+def test_a_process_that_hangs_is_told_with_its_place(stumble, data, monkeypatch):
+    monkeypatch.setenv("FASTTRICKS_TIMEOUT", "12")
+    told = (
+        r"0:00:12 in which others did not answer.* Process 1 is at .*stumble.py., line \d+ in batch"
+    )
+    with pytest.raises(RuntimeError, match=told):
+        train(TWO + stumble("hangs"), data.subset(640), images=256)
 
 
 def test_a_trick_from_a_notebook_is_refused_before_anything_starts(stumble, data, monkeypatch):

@@ -12,6 +12,7 @@ from pretend import Pretended, pretend
 from torch import nn
 
 from fasttricks import BASELINE, SEVEN, LRScaling, MixedPrecision, Recipe, loop, machine, train
+from fasttricks.checkpoint import Keeper
 from fasttricks.data import Data
 from fasttricks.models import begin
 from fasttricks.tricks import smoothing
@@ -98,6 +99,33 @@ def test_a_run_keeps_to_its_own_of_several_gpus(tiny, monkeypatch):
         run = train(PLAIN, tiny, images=BATCH)
     machine.hardware.cache_clear()
     assert (run.device, run.hardware["gpu_count"]) == ("cuda", 2)
+
+
+def test_a_run_on_a_gpu_is_kept_and_goes_on(tiny, tmp_path):
+    """Its checkpoints lie in the host's memory, and serve another device too."""
+
+    def show(images, accuracy):
+        if images == 4 * BATCH and stops:
+            raise KeyboardInterrupt
+
+    def run(keeper=None):
+        torch.manual_seed(0)
+        net = begin(RECIPES["seven"], "test_resnet", 1, 10, 28).to(CUDA)
+        there = tiny.to(CUDA, 28)
+        done = loop.fit(RECIPES["seven"], net, there, 8 * BATCH, 0, 1, show=show, keeper=keeper)
+        return net.to("cpu").state_dict(), done
+
+    with pretend():
+        stops = False
+        wanted, _ = run()
+        stops = True
+        with pytest.raises(KeyboardInterrupt):
+            run(Keeper(tmp_path, 0.0, {}))
+        stops = False
+        found, done = run(Keeper(tmp_path, 0.0, {}))
+    assert done.resumed == 1
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+    torch.load(max(tmp_path.glob("step-*.pt")), weights_only=True)
 
 
 # Faults: a function of the library, and what somebody might make of it.

@@ -43,6 +43,7 @@ def test_shares_of_a_batch_train_as_the_whole(processes, alone, tmp_path):
     together = start(processes, tmp_path / "seen.pt", *words)
     for name, tensor in alone["net"].items():
         assert torch.allclose(together["net"][name], tensor, atol=1e-6), name
+        assert torch.allclose(together["tricked"][name], alone["tricked"][name], atol=1e-6), name
     assert together["rates"] == alone["rates"], "one schedule for any number of processes"
     assert together["accuracy"] == alone["accuracy"]
     assert together["own"] == [True] * processes, "batch-norm statistics are each process's own"
@@ -51,6 +52,15 @@ def test_shares_of_a_batch_train_as_the_whole(processes, alone, tmp_path):
     drawn = [tuple(shares) for shares in together["chances"]]
     assert len(set(drawn)) == processes, "each process blends by chance of its own"
     assert together.get("subsets", 64) == 64
+
+
+@pytest.mark.parametrize("shards", [2, 3, 7])
+def test_one_device_takes_a_clusters_shards_in_turns(shards, alone):
+    seen = in_processes.observe(World(accumulate=shards))
+    for net in ("net", "tricked"):
+        for name, tensor in alone[net].items():
+            assert torch.allclose(seen[net][name], tensor, atol=1e-6), name
+    assert seen["accuracy"] == alone["accuracy"]
 
 
 def test_all_seven_launched(data):
