@@ -124,7 +124,7 @@ def finished(job: Job, data: Data) -> Run | None:
     net.load_state_dict(models.read_weights(folder / "net.safetensors"))
     run = replace(Run.from_json(kept["record"]), net=net)
     if first():
-        print(f"{job.label}: finished at {run.started}, from {folder}: {run}")
+        print(f"{job.label}: finished at {run.started}, and kept: {run}")
     return run
 
 
