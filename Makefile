@@ -47,10 +47,7 @@ test-oldest:  ## every test on the oldest versions that pyproject.toml allows (6
 	@$(OLDEST)/bin/uv pip list --quiet --python $(OLDEST)/bin/python
 	@$(MAKE) --no-print-directory VENV=$(OLDEST) FLAGS="-W ignore::DeprecationWarning" test
 
-test-cofaults: $(READY)  ## kill, cut and damage runs at random moments, and count what is lost (25 minutes)
-	@$(BIN)/python tools/faults.py
-
-lab: $(READY)  ## one notebook as a bare Google Colab would run it, on our oldest dependencies
+test-colab: $(READY)  ## one notebook as a bare Google Colab would run it, on our oldest dependencies
 	@$(BIN)/python tools/colab.py
 
 smoke: $(READY)  ## every notebook in the smallest budget

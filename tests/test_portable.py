@@ -1,8 +1,13 @@
 """What Windows and macOS lack is imported by nobody, and every file says its encoding."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 PROGRAM = """
 import builtins, json, os, pathlib, pkgutil, sys
@@ -44,3 +49,15 @@ def test_no_module_needs_what_other_systems_lack():
     assert {"fasttricks.launch", "fasttricks.study.pages", "fasttricks.course.figures"} < set(names)
     assert cores >= 1
     assert named
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+def test_the_makefile_says_each_thing_once():
+    root = Path(__file__).parents[1]
+    text = (root / "Makefile").read_text(encoding="utf-8")
+    named = re.search(r"^\.PHONY: (.*)$", text, re.M)[1].split()
+    targets = re.findall(r"^([a-z-]+):", text, re.M)
+    assert sorted(named) == sorted(targets)
+    command = ["make", "--dry-run", *named]
+    done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", check=True)
+    assert done.stderr == ""
