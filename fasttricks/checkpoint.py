@@ -6,7 +6,6 @@ states and batch-norm statistics. The position in the data is the number of batc
 seed gives their order. Nothing but tensors, numbers and text is loaded: a file cannot run code.
 """
 
-import io
 import json
 import time
 import zlib
@@ -17,10 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
-from .checks import arguments, differences
-from .files import replacing
+from .checks import arguments, refuse_another
+from .files import decoded, encoded, replacing
 from .progress import say
 from .stopping import Interrupted
 from .tricks.distributed import ALONE, World
@@ -47,7 +45,7 @@ class Keeper:
         if self.ending:
             raise KeyboardInterrupt
         self.ending = True
-        if self.world.processes == 1:
+        if self.world.processes == 1 and self.due > 0:  # nobody to agree with, once it has begun
             self.due = self.progress.steps + 1
 
     def begin(
@@ -152,29 +150,3 @@ class Keeper:
                 torch.cuda.set_rng_state(own["cuda"], self.device)
             for name, buffer in self.parts["model"].named_buffers():
                 buffer.copy_(own["buffers"][name])
-
-
-def encoded(state: dict[str, Any]) -> bytes:
-    """Tensors and plain values as bytes."""
-    file = io.BytesIO()
-    torch.save(on_host(state), file)
-    return file.getvalue()
-
-
-def on_host(value: Any) -> Any:
-    """The same nest, its tensors in the host's memory."""
-    if isinstance(value, dict):
-        return {key: on_host(item) for key, item in value.items()}
-    return value.cpu() if isinstance(value, Tensor) else value
-
-
-def decoded(content: bytes) -> dict[str, Any]:
-    """The way back; nothing in it can run code."""
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-
-def refuse_another(there: Any, here: Any, folder: Path) -> None:
-    """Raise ValueError, with the differences, where a folder keeps another run than this one."""
-    other = "; ".join(differences(there, here))
-    if other:
-        raise ValueError(f"{folder} keeps another run ({other:.500}); name another folder.")

@@ -6,6 +6,7 @@ a number belongs. What passes here is of the right kind; each class checks its o
 
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -89,3 +90,10 @@ def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
             yield from differences(there.get(key), here.get(key), inner)
     elif there != here:
         yield f"{name} is {there} there and {here} here"
+
+
+def refuse_another(there: Any, here: Any, folder: Path) -> None:
+    """Raise ValueError, with the differences, where a folder keeps another run than this one."""
+    other = "; ".join(differences(there, here))
+    if other:
+        raise ValueError(f"{folder} keeps another run ({other:.500}); name another folder.")

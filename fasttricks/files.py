@@ -1,6 +1,7 @@
-"""Files that are whole or not there, and shipped files that are what they were."""
+"""Files that are whole or not there, shipped files that are what they were, tensors as bytes."""
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+import torch
+from torch import Tensor
 
 
 def cache_folder() -> Path:
@@ -69,3 +72,22 @@ def checked(
             f"{path} is damaged (wrong checksum); restore it with `git checkout {root.name}`."
         )
     return content
+
+
+def encoded(state: dict[str, Any]) -> bytes:
+    """Tensors and plain values as bytes."""
+    file = io.BytesIO()
+    torch.save(on_host(state), file)
+    return file.getvalue()
+
+
+def on_host(value: Any) -> Any:
+    """The same nest, its tensors in the host's memory."""
+    if isinstance(value, dict):
+        return {key: on_host(item) for key, item in value.items()}
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
+def decoded(content: bytes) -> dict[str, Any]:
+    """The way back; nothing in it can run code."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

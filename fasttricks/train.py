@@ -13,7 +13,8 @@ import torch.distributed as dist
 
 from . import machine, models
 from .budget import choose_budget
-from .checkpoint import Keeper, refuse_another
+from .checkpoint import Keeper
+from .checks import refuse_another
 from .data import Data
 from .files import check_writable, write_json
 from .job import Job

@@ -28,8 +28,9 @@ from fasttricks import (
     train,
 )
 from fasttricks.__main__ import main
-from fasttricks.checkpoint import Keeper, encoded
+from fasttricks.checkpoint import Keeper
 from fasttricks.course import train_arms
+from fasttricks.files import encoded
 from fasttricks.loop import fit
 from fasttricks.models import create
 from fasttricks.recipe import Recipe
