@@ -55,9 +55,9 @@ class Keeper:
         **parts: Any,  # the model, and what else has a `state_dict`
     ) -> None:
         """Bring a run to where the last checkpoint was, if any. Raises as `newest` does."""
-        self.progress, self.rng, self.parts = progress, rng, parts
         if self.folder is None:
             return
+        self.progress, self.rng, self.parts = progress, rng, parts
         self.device = next(parts["model"].parameters()).device
         mine = self.newest() if self.world.rank == 0 else b""
         found = self.world.everyones(mine, self.device)[0]
@@ -150,3 +150,6 @@ class Keeper:
                 torch.cuda.set_rng_state(own["cuda"], self.device)
             for name, buffer in self.parts["model"].named_buffers():
                 buffer.copy_(own["buffers"][name])
+
+
+UNKEPT = Keeper()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoint import Keeper
+from .checkpoint import UNKEPT, Keeper
 from .data import Data, Split
 from .models import optimizer_for
 from .recipe import Recipe
@@ -90,7 +90,7 @@ def fit(
     evaluations: int = 4,  # at equal distances, the last at the end
     world: World = ALONE,
     show: Callable[[int, float | None], None] = lambda images, accuracy: None,
-    keeper: Keeper | None = None,  # of checkpoints
+    keeper: Keeper = UNKEPT,  # of checkpoints
 ) -> Progress:
     """Train the model in place for images // batch optimiser steps.
 
@@ -102,19 +102,17 @@ def fit(
     rng = np.random.default_rng((seed, world.rank))  # its own on every process
     optimizer, scaler = optimizer_for(recipe, model), recipe.precision.scaler(device)
     wrapped, progress, refused = world.wrap(model.train()), Progress(), 0
-    (keeper := keeper or Keeper()).begin(
-        progress, rng, model=model, optimizer=optimizer, scaler=scaler
-    )
+    keeper.begin(progress, rng, model=model, optimizer=optimizer, scaler=scaler)
     draws = data.draws(batch, torch.Generator().manual_seed(seed))  # the same on every process
     draws = islice(draws, progress.steps + progress.skipped, None)
     broken = torch.full((), steps, device=device)  # steps before the first loss that is not finite
     scale, started = scaler.get_scale(), now(device)
 
     while progress.steps < steps:
-        lr, momentum = (at(progress.steps, steps) for at in (recipe.lr_at, recipe.momentum_at))
-        set_rates(optimizer, lr, momentum)
-        for shards, averaging in world.turns(wrapped, *next(draws)):
-            x, q = data.batch(*shards)
+        at = progress.steps, steps
+        set_rates(optimizer, recipe.lr_at(*at), recipe.momentum_at(*at))
+        for drawn, averaging in world.shards(wrapped, *next(draws)):
+            x, q = data.batch(*drawn)
             for trick in recipe.fills("batch_maps"):
                 x, q = trick.batch_map(x, q, rng)
             with averaging, recipe.precision.autocast(device):

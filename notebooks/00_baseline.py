@@ -254,7 +254,7 @@ import inspect
 from fasttricks import SEVEN
 
 loop = inspect.getsource(fit)
-marks = ["wrap(", "shard(", "batch_map(", "lr_at(", "momentum_at(", "autocast(", "scale("]
+marks = ["wrap(", "shards(", "batch_map(", "lr_at(", "momentum_at(", "autocast(", "scale("]
 holds(all(mark in loop for mark in marks), "places 2 to 8 stand in the package's loop")
 chapters = {int(name.split()[0]) for _, _, who in places for name in who.split(", ")}
 holds(

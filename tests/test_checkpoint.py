@@ -28,7 +28,7 @@ from fasttricks import (
     train,
 )
 from fasttricks.__main__ import main
-from fasttricks.checkpoint import Keeper
+from fasttricks.checkpoint import UNKEPT, Keeper
 from fasttricks.course import train_arms
 from fasttricks.files import encoded
 from fasttricks.loop import fit
@@ -66,7 +66,7 @@ class CutError(Exception):
     """As if the power had failed."""
 
 
-def run(recipe, data, keeper=None, cut=None):
+def run(recipe, data, keeper=UNKEPT, cut=None):
     """A whole run, or one that is cut off after so many images; the net and what was found."""
     net, world = Dropped(), World(accumulate=recipe.world.accumulate)
 

@@ -12,7 +12,7 @@ from pretend import Pretended, pretend
 from torch import nn
 
 from fasttricks import BASELINE, SEVEN, LRScaling, MixedPrecision, Recipe, loop, machine, train
-from fasttricks.checkpoint import Keeper
+from fasttricks.checkpoint import UNKEPT, Keeper
 from fasttricks.data import Data
 from fasttricks.models import begin
 from fasttricks.tricks import smoothing
@@ -108,7 +108,7 @@ def test_a_run_on_a_gpu_is_kept_and_goes_on(tiny, tmp_path):
         if images == 4 * BATCH and stops:
             raise KeyboardInterrupt
 
-    def run(keeper=None):
+    def run(keeper=UNKEPT):
         torch.manual_seed(0)
         net = begin(RECIPES["seven"], "test_resnet", 1, 10, 28).to(CUDA)
         there = tiny.to(CUDA, 28)

@@ -82,7 +82,7 @@ class World:
         number = self.rank + turn * self.processes
         return shard(values, number, self.processes * self.accumulate)
 
-    def turns(
+    def shards(
         self, model: nn.Module, *values: Tensor
     ) -> Iterator[tuple[list[Tensor], AbstractContextManager]]:
         """This process's shards, and for each the context of its forward pass.
