@@ -114,7 +114,9 @@ def commit() -> str:
 @cache
 def code() -> int:
     """A checksum of the library's files: whether a run would be made in the same way again."""
-    files = sorted(p for p in HERE.rglob("*.py") if p.parent.name not in ("study", "course"))
+    files = sorted(
+        p for p in HERE.rglob("*.py") if p.relative_to(HERE).parts[0] not in ("study", "course")
+    )
     return zlib.crc32(b"".join(path.read_bytes() for path in files))
 
 

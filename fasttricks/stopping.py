@@ -22,9 +22,10 @@ def interrupt() -> None:
 
 @contextmanager
 def listening(hear: Callable[[], None]) -> Iterator[None]:
-    """Within it, each of the signals calls `hear`; only the main thread of a program hears any."""
+    """Within it, each signal calls `hear`, unless it was ignored before; only a main thread hears."""
     main = threading.current_thread() is threading.main_thread()
-    before = {s: signal.signal(s, lambda *_: hear()) for s in (SIGNALS if main else ())}
+    heard = [s for s in SIGNALS if main and signal.getsignal(s) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda *_: hear()) for number in heard}
     try:
         yield
     finally:

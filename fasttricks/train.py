@@ -16,15 +16,16 @@ from .budget import choose_budget
 from .checkpoint import Keeper
 from .checks import refuse_another
 from .data import Data
-from .files import check_writable, write_json
+from .files import check_writable, decoded, encoded, write_json
 from .job import Job
 from .launch import launch, launched
 from .loop import accuracy, fit, warm_up
-from .progress import Bar
+from .progress import Bar, say
 from .recipe import Recipe
 from .record import Run
 from .sources import load, loadable
 from .stopping import Interrupted, listening
+from .tricks.distributed import ALONE, World
 from .tricks.precision import DTYPES
 
 FINISHED = "run.json"  # in the folder of a run that is kept
@@ -80,7 +81,9 @@ def train(
         every=every,
         restarts=max_restarts,
     )
-    done = finished(job, data)
+    if folder and first():
+        make_folder(Path(folder))
+    done = finished(job, data) if elsewhere else None
     if done:
         return done
     prepare(job, data)
@@ -100,33 +103,52 @@ def train(
         raise Interrupted(f"Interrupted: the run has ended; {kept}.") from None
 
 
-def finished(job: Job, data: Data) -> Run | None:
-    """The run, if the job's folder keeps it finished. Raises ValueError if it keeps another one.
-
-    Raises OSError where nothing can be written there.
-    """
-    if job.folder is None:
-        return None
-    folder = Path(job.folder)
+def make_folder(folder: Path) -> None:
+    """See to it that runs can be kept there. Raises OSError with what to do."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{folder} cannot be made ({error.strerror}); name another.") from None
     check_writable(folder / FINISHED)
-    if not (folder / FINISHED).exists():
+
+
+def finished(job: Job, data: Data, world: World = ALONE) -> Run | None:
+    """The run, if the first process finds it finished in the job's folder; the same for all.
+
+    Raises ValueError if another run is kept there.
+    """
+    if job.folder is None:
         return None
-    kept = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
-    refuse_another(kept["run"], job.identity, folder)
-    if kept["code"] != machine.code():
-        if first():
-            print(f"{folder} keeps this run as other code made it; it is made again.")
+    mine = kept_run(job) if world.rank == 0 else b""
+    content = world.everyones(mine, job.recipe.world.device())[0]
+    if not content:
         return None
+    found = decoded(content)
     net = models.create(job.model, data.channels, len(data.classes))
-    net.load_state_dict(models.read_weights(folder / "net.safetensors"))
-    run = replace(Run.from_json(kept["record"]), net=net)
-    if first():
+    net.load_state_dict(found["net"])
+    run = replace(Run.from_json(json.loads(found["record"])), net=net)
+    if world.rank == 0:
         print(f"{job.label}: finished at {run.started}, and kept: {run}")
     return run
+
+
+def kept_run(job: Job) -> bytes:
+    """The record and the weights in the job's folder, or nothing. Raises as `finished` does."""
+    folder = Path(job.folder)
+    if not (folder / FINISHED).exists():
+        return b""
+    try:
+        kept = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+        there, code, record = (kept[name] for name in ("run", "code", "record"))
+        net = models.read_weights(folder / "net.safetensors")
+    except (ValueError, KeyError, TypeError) as error:
+        say(f"What {folder} keeps of a finished run is damaged ({error}); it is made again.")
+        return b""
+    refuse_another(there, job.identity, folder)
+    if code != machine.code():
+        say(f"{folder} keeps this run as other code made it; it is made again.")
+        return b""
+    return encoded({"record": json.dumps(record), "net": net})
 
 
 def keep(run: Run, job: Job) -> None:
@@ -185,6 +207,9 @@ def train_here(
     ):
         known = list(DTYPES)
         job = replace(job, precision=known[world.first(known.index(job.precision), device)])
+        done = finished(job, data, world)
+        if done:
+            return done
         recipe = job.settled
         torch.manual_seed(job.seed)
         # The first process's weights are everybody's: DistributedDataParallel sends them round.

@@ -46,7 +46,7 @@ def serve(
         status = 1
         known = next((k for k in (ValueError, OSError) if isinstance(error, k)), type(error))
         text = str(error) if known in (ValueError, OSError) else f"{known.__name__}: {error}"
-        if "timed out" in text.lower() and ASK:
+        if "timed out" in text.lower() and ASK and "LOCAL_RANK" in os.environ:
             text = f"after {TIMEOUT} in which others did not answer. {where_others_are(folder)}"
         told = {"rank": rank, "time": time.time(), "kind": known.__name__, "text": text}
         write_json(folder / f"error-{rank}.json", {**told, "traceback": traceback.format_exc()})
@@ -65,7 +65,9 @@ def where_others_are(folder: Path) -> str:
         (path.name, path.read_text(encoding="utf-8").splitlines())
         for path in folder.glob("stack-*")
     )
-    places = (f"Process {name[6:]} is at{lines[1].lower()}." for name, lines in found if lines[1:])
+    places = (
+        f"Process {name[6:]} is at {lines[1].strip()[5:]}." for name, lines in found if lines[1:]
+    )
     return " ".join(sorted(places))
 
 

@@ -27,17 +27,19 @@ def test_the_batch_script(tmp_path):
     given = {"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_ID": "7"}
     given |= {"SLURM_JOB_NAME": "job", "PORT": str(port), "FASTTRICKS_BUDGET": "smoke"}
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    words = ["--tricks", "cyclic", "--images", "256", "--share-devices"]
-    done = subprocess.run(
-        ["bash", str(SCRIPT), *words],
-        cwd=tmp_path,
-        env={**os.environ, **given, "PATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0, done.stderr
-    assert "2 process(es)" in done.stdout
-    assert {path.name for path in (tmp_path / "kept-job").iterdir()} == {
-        "run.json",
-        "net.safetensors",
-    }
+    words = ["--tricks", "cyclic,precision", "--images", "256", "--share-devices"]
+    said = []
+    for _ in range(2):  # the second time the finished run comes back, for all processes
+        done = subprocess.run(
+            ["bash", str(SCRIPT), *words],
+            cwd=tmp_path,
+            env={**os.environ, **given, "PATH": path, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            encoding="utf-8",
+        )
+        assert done.returncode == 0, done.stderr
+        assert "2 process(es)" in done.stdout
+        said.append(done.stdout)
+    kept = {path.name for path in (tmp_path / "kept-job").iterdir()}
+    assert kept == {"run.json", "net.safetensors"}
+    assert ["finished at" in text for text in said] == [False, True]
