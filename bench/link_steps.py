@@ -21,8 +21,6 @@ from fasttricks.files import write_json
 from fasttricks.loop import World, cross_entropy
 from fasttricks.models import begin, optimizer_for
 
-ALONE = "not talking"  # the same two processes, each with its shard, without averaging
-
 
 def settle(rank: int) -> None:
     """Keep this process on a core of its own; settle how connections made later will send."""
@@ -64,12 +62,12 @@ class Trainer:
 def measure(world: World, batch: int, task: dict) -> dict:
     """Median seconds of a step by link, and the bytes of the messages that a step sends."""
     alone, joined = Trainer(world, batch, talks=False), Trainer(world, batch, talks=True)
-    seconds = {name: [] for name in (ALONE, *task["links"])}
+    seconds = {name: [] for name in (task["alone"], *task["links"])}
     for _ in range(task["turns"]):
         for name, found in seconds.items():
             set_link(task["links"].get(name, ""))
             world.reduce(torch.zeros(1))  # both are ready
-            trainer = alone if name == ALONE else joined
+            trainer = alone if name == task["alone"] else joined
             steps = [trainer.step() for _ in range(2 + task["steps"])][2:]  # two warm up
             both = world.reduce(torch.tensor(steps, dtype=torch.float64)) / world.processes
             found += both.tolist()

@@ -22,7 +22,7 @@ def interrupt() -> None:
 
 @contextmanager
 def listening(hear: Callable[[], None]) -> Iterator[None]:
-    """Within it, each signal calls `hear`, unless it was ignored before; only a main thread hears."""
+    """Within it, a signal that was not ignored before calls `hear`; only a main thread hears."""
     main = threading.current_thread() is threading.main_thread()
     heard = [s for s in SIGNALS if main and signal.getsignal(s) != signal.SIG_IGN]
     before = {number: signal.signal(number, lambda *_: hear()) for number in heard}

@@ -65,10 +65,8 @@ def where_others_are(folder: Path) -> str:
         (path.name, path.read_text(encoding="utf-8").splitlines())
         for path in folder.glob("stack-*")
     )
-    places = (
-        f"Process {name[6:]} is at {lines[1].strip()[5:]}." for name, lines in found if lines[1:]
-    )
-    return " ".join(sorted(places))
+    places = {name[6:]: lines[1].strip()[5:] for name, lines in found if lines[1:]}
+    return " ".join(f"Process {rank} is at {place}." for rank, place in sorted(places.items()))
 
 
 def work(folder: Path) -> dict[str, Any]:
