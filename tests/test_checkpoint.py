@@ -8,13 +8,13 @@ import subprocess
 import sys
 import zlib
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from stumbling import Stumble
 from torch import nn
 
 from fasttricks import (
@@ -316,35 +316,8 @@ def test_arms_come_back(small, tmp_path, capsys):
     assert again["mixed/up"] != first["mixed/up"]
 
 
-TRICK = '''
-import os
-import signal
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Stumble:
-    """Kills process 1 once, with its fifth batch."""
-
-    marker: str = ""
-    slots = ("batch_maps",)
-
-    def batch_map(self, x, q, rng):
-        seen.append(1)
-        if len(seen) == 5 and os.environ["RANK"] == "1" and not os.path.exists(self.marker):
-            open(self.marker, "x").close()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return x, q
-
-
-seen = []
-'''
-
-
-def test_a_process_that_is_killed_is_started_again(data, tmp_path, monkeypatch):
-    (tmp_path / "stumbling.py").write_text(TRICK, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    trick = import_module("stumbling").Stumble(str(tmp_path / "marker"))
+def test_a_process_that_is_killed_is_started_again(data, tmp_path):
+    trick = Stumble("is killed", at=5, marker=str(tmp_path / "marker"))
     recipe = TRICKS + Distributed(2, share_devices=True) + trick
     asked = {"images": 640, "evaluations": 2, "every": 0.0, "max_restarts": 1}
     run = train(recipe, data.subset(640), folder=tmp_path / "killed", **asked)

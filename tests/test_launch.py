@@ -11,45 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from stumbling import Stumble
 
 from fasttricks import BASELINE, Distributed, train
 from fasttricks.launch import environment
 from fasttricks.stopping import Interrupted
 
 TWO = BASELINE + Distributed(2, share_devices=True)
-TRICK = '''
-import os
-import signal
-import time
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Stumble:
-    """What process 1 does with its first batch."""
-
-    how: str = "goes on"
-    slots = ("batch_maps",)
-
-    def batch_map(self, x, q, rng):
-        if os.environ.get("RANK") == "1":
-            if self.how == "raises":
-                raise RuntimeError("a stone in the way")
-            if self.how == "hangs":
-                time.sleep(1000)
-            if self.how == "is killed":
-                os.kill(os.getpid(), signal.SIGKILL)
-        return x, q
-'''
-
-
-@pytest.fixture
-def stumble(tmp_path, monkeypatch):
-    """A trick of the reader's own, in a file of its own."""
-    (tmp_path / "stumble.py").write_text(TRICK, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield import_module("stumble").Stumble
-    del sys.modules["stumble"]
 
 
 @pytest.fixture
@@ -62,50 +30,49 @@ def temporary(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_trick_of_ones_own_is_launched_from_its_file(stumble, data, temporary):
-    run = train(TWO + stumble(), data.subset(640), images=256)
+def test_a_trick_of_ones_own_is_launched_from_its_file(data, temporary):
+    run = train(TWO + Stumble(), data.subset(640), images=256)
     assert run.processes == 2
-    assert run.recipe.names == ("distributed", "stumble")
+    assert run.recipe.names == ("distributed", "stumbling")
     assert list(temporary.iterdir()) == [], "nothing is left behind"
 
 
-def test_a_trick_within_a_package_is_found_too(stumble, tmp_path, monkeypatch):
+def test_a_trick_within_a_package_is_found_too(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "trip.py").write_text(TRICK, encoding="utf-8")
+    (tmp_path / "mine" / "trip.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
     import_module("mine.trip")
     found = environment(1, 0.0, ["mine.trip"])["PYTHONPATH"].split(os.pathsep)
     assert str(tmp_path.resolve()) in found
     assert str((tmp_path / "mine").resolve()) not in found
 
 
-def test_an_error_is_told_with_its_process(stumble, data, temporary):
+def test_an_error_is_told_with_its_process(data, temporary):
     told = "Process 1 of 2 failed: RuntimeError: a stone"
     with pytest.raises(RuntimeError, match=told) as caught:
-        train(TWO + stumble("raises"), data.subset(640), images=256)
+        train(TWO + Stumble("raises"), data.subset(640), images=256)
     assert "batch_map" in caught.value.__notes__[0], "where it happened"
     assert list(temporary.iterdir()) == []
 
 
-def test_a_process_that_was_killed_is_told(stumble, data):
+def test_a_process_that_was_killed_is_told(data):
     with pytest.raises(RuntimeError, match="killed by SIGKILL"):
-        train(TWO + stumble("is killed"), data.subset(640), images=256)
+        train(TWO + Stumble("is killed"), data.subset(640), images=256)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it lacks the signal that asks")
-def test_a_process_that_hangs_is_told_with_its_place(stumble, data, monkeypatch):
+def test_a_process_that_hangs_is_told_with_its_place(data, monkeypatch):
     monkeypatch.setenv("FASTTRICKS_TIMEOUT", "12")
-    told = (
-        r"0:00:12 in which others did not answer.* Process 1 is at .*stumble.py., line \d+ in batch"
-    )
+    told = r"0:00:12 in which others did not answer.* Process 1 is at .*stumbling.py., line \d+"
     with pytest.raises(RuntimeError, match=told):
-        train(TWO + stumble("hangs"), data.subset(640), images=256)
+        train(TWO + Stumble("hangs"), data.subset(640), images=256)
 
 
-def test_a_trick_from_a_notebook_is_refused_before_anything_starts(stumble, data, monkeypatch):
-    monkeypatch.setattr(stumble, "__module__", "__main__")
+def test_a_trick_from_a_notebook_is_refused_before_anything_starts(data, monkeypatch):
+    monkeypatch.setattr(Stumble, "__module__", "__main__")
     monkeypatch.setattr(subprocess, "Popen", None)
     with pytest.raises(ValueError, match=r"into a file of its own, such as stumble\.py, and imp"):
-        train(TWO + stumble(), data.subset(640), images=256)
+        train(TWO + Stumble(), data.subset(640), images=256)
 
 
 def test_a_notebook_shows_an_interrupt_in_one_sentence():
