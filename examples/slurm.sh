@@ -12,7 +12,8 @@
 #SBATCH --requeue
 set -euo pipefail
 
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+first=${hosts%%$'\n'*}
 processes=${SLURM_GPUS_ON_NODE:-2} # without GPUs, two processes a machine
 
 # A folder that all machines see is not needed: the first process keeps the run, and sends it round.
