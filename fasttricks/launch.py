@@ -48,7 +48,7 @@ def command_line(processes: int, folder: Path, restarts: int = 0) -> list[str]:
     if processes == 1 and restarts == 0:
         return [sys.executable, "-m"]
     torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    counts = ["--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
+    counts = ["--max-restarts", str(restarts), "--nproc-per-node", str(processes)]
     return [sys.executable, "-m", *torchrun, "--log-dir", str(folder), *counts, "-m"]
 
 
