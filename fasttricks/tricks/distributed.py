@@ -11,11 +11,13 @@
 | paper      | Li et al. 2020, arXiv 2006.15704 (PyTorch's DistributedDataParallel)               |
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import ClassVar
@@ -32,6 +34,7 @@ NEWER = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
 OWN_STATISTICS = {"forward_sync_buffers" if NEWER else "broadcast_buffers": False}
 # Seconds after which a process that waits for the others gives up.
 TIMEOUT = timedelta(seconds=float(os.environ.get("FASTTRICKS_TIMEOUT", 600)))
+MEETINGS = itertools.count()  # of this process with the others, so far
 
 
 def cores() -> int:
@@ -51,6 +54,12 @@ def shard(
 ) -> Tensor:
     """Every `processes`-th row from `rank` on: disjoint, complete, sizes differ by 1 at most."""
     return values[rank::processes]
+
+
+@cache
+def meeting_place() -> tuple[dist.Store, int, int]:
+    """The store where torchrun's processes leave their addresses; own rank; how many they are."""
+    return next(dist.rendezvous("env://", timeout=TIMEOUT))
 
 
 @contextmanager
@@ -207,8 +216,12 @@ class Distributed:
         )
         if device.type == "cuda":
             torch.cuda.set_device(device)
+        store, rank, processes = meeting_place()
         dist.init_process_group(
             "nccl" if own_gpu else "gloo",  # NCCL refuses to share a GPU
+            store=dist.PrefixStore(f"meeting {next(MEETINGS)}", store),  # no old addresses
+            rank=rank,
+            world_size=processes,
             timeout=TIMEOUT,
             device_id=device if own_gpu else None,
         )
