@@ -101,7 +101,8 @@ def fit(
     marks = {round(steps * (i + 1) / evaluations) for i in range(evaluations)}
     rng = np.random.default_rng((seed, world.rank))  # its own on every process
     optimizer, scaler = optimizer_for(recipe, model), recipe.precision.scaler(device)
-    wrapped, progress, refused = world.wrap(model.train()), Progress(), 0
+    wrapped = world.wrap(model.train(), recipe.precision.choose(device))
+    progress, refused = Progress(), 0
     keeper.begin(progress, rng, model=model, optimizer=optimizer, scaler=scaler)
     draws = data.draws(batch, torch.Generator().manual_seed(seed))  # the same on every process
     draws = islice(draws, progress.steps + progress.skipped, None)

@@ -86,6 +86,19 @@ def statistics(world: loop.World) -> dict:
     return {"own": everyones(world, same), "averaged": everyones(world, after)}
 
 
+def travelled(world: loop.World) -> dict:
+    """By precision, whether the averaged gradients are numbers of 16 bits."""
+    data, found = few_images(), {}
+    x = data.normalise(world.shard(data.train.x[:32]))
+    for precision in ("fp32", "bf16", "fp16"):
+        net = norms_without_batch_statistics()
+        wrapped = world.wrap(net, precision)
+        wrapped(x).square().mean().backward()
+        short = (torch.equal(p.grad, p.grad.bfloat16().float()) for p in net.parameters())
+        found[precision] = all(short)
+    return found
+
+
 def chances(world: loop.World) -> list:
     """The shares that each process's mixup drew in its first steps."""
     drawn, real = [], Mixup.batch_map
@@ -129,6 +142,7 @@ if __name__ == "__main__":
     with Distributed(share_devices=True).join() as here:
         warnings.simplefilter("error")
         seen = observe(here) | statistics(here) | {"chances": chances(here)}
+        seen["travelled"] = travelled(here)
         if "subsets" in sys.argv:
             seen["subsets"] = train_subsets(here)
     for _ in range(4):  # a program may train more than once

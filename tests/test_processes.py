@@ -49,6 +49,7 @@ def test_shares_of_a_batch_train_as_the_whole(processes, alone, tmp_path):
     assert together["own"] == [True] * processes, "batch-norm statistics are each process's own"
     for means in together["averaged"]:
         assert list(means) == pytest.approx([(processes + 1) / 2] * len(means))
+    assert together["travelled"] == {"fp32": False, "bf16": True, "fp16": False}
     drawn = [tuple(shares) for shares in together["chances"]]
     assert len(set(drawn)) == processes, "each process blends by chance of its own"
     assert together.get("subsets", 64) == 64

@@ -36,7 +36,7 @@ def resident(
     drawn = next(data.draws(batch, torch.Generator().manual_seed(0)))
     x, q = data.batch(*(world.shard(values) for values in drawn))
     optimizer, scaler = optimizer_for(recipe, net), recipe.precision.scaler(device)
-    wrapped = world.wrap(net)
+    wrapped = world.wrap(net, recipe.precision.choose(device))
     started = now(device)
     for _ in range(steps):
         with recipe.precision.autocast(device):

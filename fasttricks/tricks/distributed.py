@@ -27,6 +27,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 # Each process keeps its own batch-norm statistics; torch has renamed the option that says so.
@@ -34,6 +35,7 @@ NEWER = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
 OWN_STATISTICS = {"forward_sync_buffers" if NEWER else "broadcast_buffers": False}
 # Seconds after which a process that waits for the others gives up.
 TIMEOUT = timedelta(seconds=float(os.environ.get("FASTTRICKS_TIMEOUT", 600)))
+ONE_MESSAGE = 1 << 14  # MB of gradients that travel together: all
 MEETINGS = itertools.count()  # of this process with the others, so far
 
 
@@ -113,11 +115,22 @@ class World:
         """The factor of the shard's mean loss that makes the averaged gradient the batch's own."""
         return images * self.processes / batch
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model whose backward pass averages gradients over all processes."""
+    def wrap(self, model: nn.Module, precision: str = "fp32") -> nn.Module:
+        """The model whose backward pass averages gradients over all processes.
+
+        Where the recipe computes in bf16, gradients travel and add up in bf16 too.
+        """
         if self.processes == 1:
             return model
-        return DistributedDataParallel(model, gradient_as_bucket_view=True, **OWN_STATISTICS)
+        # Processes that share a machine's cores have none free to send what is ready early.
+        sharing = next(model.parameters()).device.type == "cpu" and self.processes == int(
+            os.environ.get("LOCAL_WORLD_SIZE", 0)
+        )
+        options = {**OWN_STATISTICS, "bucket_cap_mb": ONE_MESSAGE if sharing else None}
+        wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
+        if precision == "bf16":
+            wrapped.register_comm_hook(None, bf16_compress_hook)
+        return wrapped
 
     def reduce(self, value: Tensor, op: dist.ReduceOp = dist.ReduceOp.SUM) -> Tensor:
         """The sum (or maximum, ...) of one tensor over all processes, in place."""

@@ -1,0 +1,186 @@
+"""What studies have found, as it is published: chapters and README read `findings.json` alone.
+
+It is made from the records by `fasttricks report` (see `analysis`), so that a bad record can never
+stop a chapter, and reading it needs no more than Python.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fasttricks.data import ROOT
+
+RESULTS = ROOT / "results"
+FINDINGS = "findings.json"
+SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A positive number with its 95 % interval, and how likely it is so far from 1 by chance."""
+
+    value: float
+    low: float
+    high: float
+    p: float = math.nan
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An arm beside the one that it is compared with."""
+
+    arm: str
+    against: str
+    images: Estimate  # until the target; infinite where it was not reached
+    most: int  # images of the longest run that was tried
+    accuracy: float  # mean of the last round, or after the most images
+    seeds: int
+    train: float  # seconds until the target
+    wall: float
+    ratio: Estimate  # the other's train seconds over this arm's: above 1 is sooner
+    wall_ratio: Estimate
+    holds: bool  # whether the verdict stays when all of the study's are asked at once (Holm 1979)
+
+    @property
+    def arrives(self) -> bool:
+        """Whether the arm was at the target within the most images that were tried."""
+        return math.isfinite(self.images.value)
+
+    @property
+    def verdict(self) -> str:
+        """What the interval allows to say; nothing of an arm beside itself."""
+        if self.arm == self.against:
+            return "-"
+        if self.ratio.low > 1:
+            return "sooner"
+        return "later" if self.ratio.high < 1 else "cannot tell"
+
+
+@dataclass(frozen=True)
+class Published:
+    """All that is said of a study anywhere, made from its records."""
+
+    study: str  # its name
+    hardware: str
+    runs: int
+    seeds: int
+    target: float  # validation accuracy
+    rows: list[Finding]
+    tested: dict[str, list[float]]  # by arm, test accuracy of each seed at the target's images
+    targets: dict[str, list[list[float]]]  # by arm: target, seconds, ratio, its low and high
+    unfinished: list[str]  # what a study that was stopped cannot say, a sentence each
+    digest: str  # of all that decides a number, when it was measured
+    schema: int = field(default=SCHEMA)
+
+    def of(self, *arms: str) -> list[Finding]:
+        """The findings of these arms, in this order, without those that are not known."""
+        known = {row.arm: row for row in self.rows}
+        return [known[arm] for arm in arms if arm in known]
+
+    def to_json(self) -> dict:
+        """Plain values; a number that is not finite is a word."""
+        return plain(asdict(self))
+
+
+def plain(value: object) -> object:
+    """The same nest, each number that is not finite as a word."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def numbers(value: object) -> object:
+    """The way back from `plain`."""
+    if isinstance(value, dict):
+        return {key: numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [numbers(item) for item in value]
+    return float(value) if value in ("inf", "-inf", "nan") else value
+
+
+def published(results: Path = RESULTS) -> list[Published]:
+    """The findings of all studies. Raises ValueError with the file and what to do."""
+    found = []
+    for path in sorted(results.glob(f"*/{FINDINGS}")):
+        try:
+            stored = numbers(json.loads(path.read_text(encoding="utf-8")))
+            if stored["schema"] != SCHEMA:
+                raise ValueError(f"schema {stored['schema']!r}")
+            rows = [
+                Finding(**{k: Estimate(**v) if isinstance(v, dict) else v for k, v in row.items()})
+                for row in stored["rows"]
+            ]
+            found.append(Published(**{**stored, "rows": rows}))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path} cannot be read ({error}); write it anew by `fasttricks report`."
+            ) from None
+    return found
+
+
+def headline(
+    trick: str,  # its short name, e.g. "mixup"
+    results: Path = RESULTS,
+) -> str:
+    """What the recorded studies found of one trick, with n and hardware."""
+    said = []
+    for study in published(results):
+        rows = study.of(f"plain + {trick}", f"whole - {trick}", "plain", "whole")
+        if len(rows) < 4:
+            continue
+        alone, without, plain_row, whole = rows
+        said.append(
+            f"Recorded on {study.hardware}, {alone.seeds} paired seeds, seconds of training "
+            f"until validation accuracy {study.target}:\n"
+            f"  plain training {seconds(plain_row.train)}, with it {outcome(alone)}\n"
+            f"  all seven {seconds(whole.train)}, without it {outcome(without)}"
+        )
+    return "\n".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
+
+
+def outcome(row: Finding) -> str:
+    """An arm's seconds, and its ratio in words with the interval."""
+    if not row.arrives:
+        return f"not within {row.most:,} images, after which it is at {row.accuracy:.4f}"
+    return f"{seconds(row.train)}: {times(row.ratio.value)} times as soon (95 %: {span(row.ratio)})"
+
+
+def seconds(value: float) -> str:
+    """Two decimals, or a word for infinity."""
+    return f"{value:.2f}" if value < math.inf else "never"
+
+
+def times(value: float) -> str:
+    """Two decimals, one from ten on, or a word where there is no end."""
+    if math.isnan(value):
+        return "-"
+    return "no end" if value == math.inf else f"{value:.{1 if value >= 10 else 2}f}"
+
+
+def span(found: Estimate) -> str:
+    """The interval."""
+    return f"{times(found.low)} to {times(found.high)}"
+
+
+def summary(rows: Sequence[Finding]) -> str:
+    """The verdicts in two sentences: on each trick added alone, and on each one left out."""
+    return " ".join(sentences(rows))
+
+
+def sentences(rows: Sequence[Finding]) -> Iterator[str]:
+    """As `summary`."""
+    for begin, first, how in (
+        ("Added to plain training", "plain + ", "with"),
+        ("Left out of all seven", "whole - ", "without"),
+    ):
+        groups: dict[str, list[str]] = {"sooner": [], "later": [], "cannot tell": []}
+        for row in rows:
+            if row.arm.startswith(first):
+                groups[row.verdict].append(row.arm.removeprefix(first).replace(" + ", " and "))
+        parts = [f"{word} {how} {', '.join(names)}" for word, names in groups.items() if names]
+        if parts:
+            yield f"{begin}: {'; '.join(parts)}."
