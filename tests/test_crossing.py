@@ -1,14 +1,9 @@
 """Images until a target, read off a curve: exact where the truth is known, and honest elsewhere."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench" / "second"))
-
 from analysis import ratio
 from crossing import Arm, choose_target, estimate, fit, holm, simulated
 

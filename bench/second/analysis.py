@@ -44,7 +44,7 @@ def ratio(arm: Arm, other: Arm, target: float, clock: str = "train") -> Estimate
     least = lasts.images[-1] * math.exp(np.log(lasts.pace).mean())
     if clock == "wall":
         least += lasts.rest.mean()
-    bound = math.exp(arrives.costs(target, clock)[0]) / least
+    bound = float(math.exp(arrives.costs(target, clock)[0]) / least)
     return Estimate(0.0, 0.0, bound) if theirs else Estimate(math.inf, 1 / bound, math.inf)
 
 
@@ -99,6 +99,15 @@ def at_targets(study: Study, found: Found) -> dict[str, list[list[float]]]:
     return shown
 
 
+def accuracies(study: Study, found: Found) -> dict[str, list[list[float]]]:
+    """For every arm, each complete length: images, and the accuracy of every seed."""
+    return {
+        name: np.column_stack([arm.images, arm.accuracy]).tolist()
+        for name in study.arms
+        if (arm := arm_of(study, found, name))
+    }
+
+
 def tested(study: Study, found: Found) -> dict[str, list[float]]:
     """The test accuracies of the arms that were judged so."""
     result = {}
@@ -134,6 +143,7 @@ def publish(name: str, study: Study, found: Found) -> Published:
         rows=findings(study, found),
         tested=tested(study, found),
         targets=at_targets(study, found),
+        accuracies=accuracies(study, found),
         unfinished=unfinished(study, found),
         digest=digest(),
     )

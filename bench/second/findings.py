@@ -70,6 +70,7 @@ class Published:
     rows: list[Finding]
     tested: dict[str, list[float]]  # by arm, test accuracy of each seed at the target's images
     targets: dict[str, list[list[float]]]  # by arm: target, seconds, ratio, its low and high
+    accuracies: dict[str, list[list[float]]]  # by arm: images, and the accuracy of each seed
     unfinished: list[str]  # what a study that was stopped cannot say, a sentence each
     digest: str  # of all that decides a number, when it was measured
     schema: int = field(default=SCHEMA)

@@ -57,6 +57,9 @@ class Study:
     tested: list[str] = field(default_factory=list)  # arms that the test images judge in the end
     plain: dict[str, Any] = field(default_factory=dict)  # settings that differ from BASELINE's
     tricks: dict[str, Any] = field(default_factory=dict)  # settings that differ from SEVEN's
+    recipes: dict[str, Any] = field(
+        default_factory=dict
+    )  # arms that are no sums, by name: settings
     peers: dict[str, Any] = field(default_factory=dict)  # of other libraries: lr, batch, workers
     tuning: dict[str, Any] = field(default_factory=dict)  # of plain (a grid) and whole (draws)
 
@@ -94,6 +97,13 @@ class Study:
             return self.tuned[rest]
         if word in (LAST, PILOT, TEST):
             return self.recipe(rest)
+        if arm in self.recipes:
+            settings = {**self.plain, **self.recipes[arm]}
+            tricks = settings.pop("tricks", {}).items()
+            return sum(
+                (replace(self.known[name], **changed) for name, changed in tricks),
+                start=replace(BASELINE, **settings),
+            )
         plain = replace(BASELINE, **self.plain)
         begin = {"plain": plain, "whole": sum(self.known.values(), start=plain)}
         first, *changes = re.split(r" (?=[+-] )", arm)
@@ -188,7 +198,7 @@ def read_study(path: Path) -> Study:
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
         known = {field.name for field in fields(Study)}
-        wrong = set(given) - known or {"budget", "seeds", "ratio", "most", "arms"} - set(given)
+        wrong = (set(given) - known) | ({"budget", "seeds", "ratio", "most", "arms"} - set(given))
         if wrong:
             raise ValueError(f"missing or unknown: {', '.join(sorted(wrong))}.")
         return Study(**given)

@@ -1,0 +1,325 @@
+"""A study runs the lengths that enclose the target, goes on where it was, and refuses faults."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import runs as runner
+from analysis import coverage, findings, publish, unfinished
+from findings import FINDINGS, headline, published, summary
+from pages import figure, page, target_curves, write_report
+from plan import DECLARED, Study, read_study, seeds_of, trials
+from runs import RUNS, bench, read_records
+
+from fasttricks import BASELINE, SEVEN, train
+from fasttricks.recipe import name_of
+
+ROOT = Path(__file__).resolve().parents[1]
+
+STUDY = """
+budget = "smoke"
+seeds = 4
+ratio = 1.5
+most = 20_000
+target = 0.8
+curves = ["plain", "whole"]
+tested = ["plain"]
+[tuning.plain]
+optimizer = ["adamw"]
+lr = { adamw = [1e-3, 2e-3] }
+batch = [128]
+images = 640
+seeds = 1
+[tuning.whole]
+trials = 3
+images = 640
+seeds = 1
+[tuning.whole.ranges]
+"scaling.batch" = [128, 256]
+"cyclic.peak" = [10.0, 40.0]
+"transfer.freeze" = [0.0, 0.5]
+[arms]
+plain = [3000, 8000]
+whole = [1000, 3000]
+"plain + mixup" = [3000, 8000]
+"whole - mixup" = [1000, 3000]
+"plain + scaling" = [3000, 8000]
+"""
+# Images at which an arm is at the target; plain with scaling is above it too soon, mixup never.
+NEEDS = {"plain": 5000, "whole": 1500, "whole - mixup": 1500, "plain + scaling": 2000}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(STUDY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def made(small, monkeypatch):
+    """Trains nothing: a run whose accuracy follows from arm and images; the runs, in order."""
+    real, asked = train(BASELINE, small, images=128), []
+
+    def instead(recipe, data, *, images, seed, target, label, fresh, test, **rest):
+        arm = label.split(": ")[1]
+        asked.append((arm, images, seed, fresh, test, len(data.train)))
+        need = NEEDS.get(arm.removeprefix("last ").removeprefix("test "), 1e9)
+        noise = np.random.default_rng((seed, images)).standard_normal() * 0.004
+        return replace(
+            real,
+            recipe=recipe,
+            images_seen=images,
+            seed=seed,
+            target=target,
+            val_accuracy=min(0.99, max(0.1, 0.8 + 0.05 * math.log2(images / need) + noise)),
+            test_accuracy=0.79 if test else None,
+            train_seconds=images * (2e-4 + 1e-6 * seed),
+            wall_seconds=images * 2e-4 + 5,
+        )
+
+    monkeypatch.setattr(runner, "train", instead)
+    return asked
+
+
+def test_every_arm_gets_lengths_on_both_sides_of_the_target(file, tmp_path, made, capsys):
+    assert bench(file, tmp_path)
+    study, found = read_study(file), read_records(tmp_path / "tiny")
+    lengths = {arm: sorted(images for name, images in found if name == arm) for arm in study.arms}
+    assert lengths["plain"] == [study.length("plain", n) for n in range(20, 23)]
+    assert min(lengths["plain + scaling"]) < 2000, "shorter runs were added"
+    assert max(lengths["plain + mixup"]) <= study.most < 1.5 * max(lengths["plain + mixup"])
+    assert len(made) == len(set(made)) == sum(map(len, found.values())), "no run twice"
+    rows = {row.arm: row for row in findings(study, found)}
+    assert rows["plain"].images.value == pytest.approx(5000, rel=0.1)
+    assert rows["whole"].ratio.value == pytest.approx(5000 / 1500, rel=0.15)
+    assert rows["whole"].verdict == "sooner"
+    assert rows["whole"].holds
+    assert rows["plain + mixup"].verdict == "later"
+    assert not rows["plain + mixup"].arrives
+    assert rows["whole - mixup"].verdict == "cannot tell"
+    assert rows["whole"].wall == pytest.approx(rows["whole"].images.value * 2e-4 + 5, rel=0.02)
+    assert "Complete" in capsys.readouterr().out
+
+
+def test_only_the_last_round_is_timed_and_only_the_test_reads_the_test(file, tmp_path, made):
+    bench(file, tmp_path)
+    for arm, _, seed, fresh, test, labels in made:
+        kind = arm.split(" ")[0]
+        assert fresh == (kind == "last")
+        assert test == (kind == "test")
+        assert (seed >= 1000) == (kind == "tune"), "the tuning has seeds of its own"
+        assert (labels == 50_000) == (kind == "tune"), "and validates on training images"
+    kinds = [arm.split(" ")[0] for arm, *_ in made]
+    first = {kind: kinds.index(kind) for kind in ("tune", "plain", "last", "test")}
+    assert sorted(first.values()) == list(first.values()), "in this order"
+    turns = [arm for arm, *_ in made if arm.startswith("last")]
+    assert len(set(turns[:4])) == 4, "the last round takes turns, without what never arrives"
+
+
+def test_a_stopped_study_goes_on(file, tmp_path, made, capsys):
+    assert not bench(file, tmp_path, hours=1e-9)
+    assert not made
+    assert "are missing" in capsys.readouterr().out
+    assert bench(file, tmp_path)
+    count, lost = len(made), made[-1]
+    path = tmp_path / "tiny" / RUNS
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]) + lines[-1][:200], encoding="utf-8")
+    assert bench(file, tmp_path)
+    assert made[count:] == [lost]
+
+
+def test_what_is_published_survives_its_file(file, tmp_path, made):
+    bench(file, tmp_path)
+    study, found = read_study(file), read_records(tmp_path / "tiny")
+    assert write_report(tmp_path) == [tmp_path / "tiny.md"]
+    (stored,) = published(tmp_path)
+    assert repr(stored) == repr(publish("tiny", study, found)), "NaN and infinity too"
+    said = headline("mixup", tmp_path)
+    assert "with it not within" in said
+    assert "times as soon (95 %: " in said
+    text = (tmp_path / "tiny.md").read_text(encoding="utf-8")
+    assert text == page("tiny", study, found)
+    assert "Test accuracy at those images, read once: plain 0.7900 (n = 4" in text
+    assert summary(stored.rows) in text
+    assert stored.unfinished == []
+    (tmp_path / "tiny" / RUNS).write_text("no record", encoding="utf-8")
+    assert published(tmp_path) == [stored] or repr(published(tmp_path)[0]) == repr(stored)
+    for broken in ("{", "{}", '{"schema": 9}', "[]"):
+        (tmp_path / "tiny" / FINDINGS).write_text(broken, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"findings\.json cannot be read .*fasttricks report"):
+            headline("mixup", tmp_path)
+
+
+def test_a_study_that_has_only_begun_says_what_it_lacks(file, tmp_path, made):
+    bench(file, tmp_path)
+    study, found = read_study(file), read_records(tmp_path / "tiny")
+    few = {k: v for k, v in found.items() if k[0] != "whole" and not k[0].startswith("last")}
+    said = " ".join(unfinished(study, few))
+    assert "Not found yet: whole." in said
+    assert "last round" in said
+    assert {row.arm for row in findings(study, few)} == {
+        "plain", "plain + mixup", "plain + scaling",
+    }  # fmt: skip
+
+
+def test_intervals_are_simulated_with_the_records_noise(file, tmp_path, made):
+    bench(file, tmp_path)
+    study, found = read_study(file), read_records(tmp_path / "tiny")
+    ((bias, share, n),) = coverage(study, found, ["whole"], studies=60).values()
+    assert abs(bias) < 0.05
+    assert 0.8 < share <= 1
+    assert n == 60
+
+
+def test_a_run_that_breaks_is_recorded_and_counts(file, tmp_path, made, monkeypatch, capsys):
+    real = runner.train
+
+    def breaks(recipe, data, **asked):
+        if asked["label"].endswith("tune whole 1"):
+            raise FloatingPointError("The loss of step 3 is not finite.")
+        return real(recipe, data, **asked)
+
+    monkeypatch.setattr(runner, "train", breaks)
+    assert bench(file, tmp_path)
+    assert "The record says so" in capsys.readouterr().out
+    found = read_records(tmp_path / "tiny")
+    (runs,) = (r for (arm, _), r in found.items() if arm == "tune whole 1")
+    assert runs[1000].broken == "The loss of step 3 is not finite."
+    assert runs[1000].val_accuracy == 0
+    assert "| 0.0000 | nan |" in page("tiny", read_study(file), found)
+
+
+def test_a_pilot_advises_a_target(file, tmp_path, made, capsys):
+    piloted = STUDY.replace("target = 0.8\n", "").replace(
+        "[tuning.plain]", "[pilot]\nimages = [2000, 12_000]\nseeds = 4\n[tuning.plain]", 1
+    )
+    file.write_text(piloted, encoding="utf-8")
+    NEEDS["pilot plain"] = 5000
+    assert not bench(file, tmp_path)
+    said = capsys.readouterr().out
+    target = float(said.split("`target = ")[1].split("`")[0])
+    assert 0.76 < target < 0.86
+    assert {arm.split(" ")[0] for arm, *_ in made} == {"tune", "pilot"}
+
+
+def test_peers_run_as_programs_of_their_own(file, tmp_path, made, monkeypatch):
+    asked = []
+
+    def instead(path, settings, images, seed, budget):
+        asked.append((path.name, settings, images, seed))
+        from peer import PeerRun
+
+        hardware = {"gpu": None, "gpu_count": 0, "cpu": "x", "cores": 2}
+        one = next(iter(read_records(tmp_path / "tiny").values()), None)
+        hardware = next(iter(one.values())).hardware if one else hardware
+        accuracy = 0.8 + 0.05 * math.log2(images / 4000) + 0.002 * seed
+        took = 3e-4 * images
+        return PeerRun("other", 0.1, 64, images, seed, took, took + 9, accuracy, hardware, {})
+
+    monkeypatch.setattr(runner, "run_peer", instead)
+    more = "other = [2000, 8000]\n[peers.other]\nlr = 0.1\nbatch = 64\nworkers = 0\n"
+    file.write_text(STUDY + more, encoding="utf-8")
+    assert bench(file, tmp_path)
+    study, found = read_study(file), read_records(tmp_path / "tiny")
+    (row,) = [row for row in findings(study, found) if row.arm == "other"]
+    assert row.images.value == pytest.approx(4000, rel=0.1)
+    assert row.train == pytest.approx(3e-4 * row.images.value)
+    assert {name for name, *_ in asked} == {"other.py"}
+
+
+def test_every_arm_is_the_sum_that_it_names(file):
+    study, whole = read_study(file), sum(SEVEN, start=BASELINE)
+    assert study.recipe("whole") == whole
+    assert study.recipe("whole - mixup") == study.recipe("last whole - mixup") == whole - "mixup"
+    assert study.recipe("plain + mixup") == BASELINE + SEVEN[3]
+    both = study.recipe("plain + cyclic + transfer")
+    assert {name_of(trick) for trick in both.tricks} == {"cyclic", "transfer"}
+    assert study.recipe("tune plain adamw 0.002 128").lr == 0.002
+    assert study.recipe("tune whole 0") == whole - "distributed"
+    drawn = study.recipe("tune whole 1")
+    assert 128 <= drawn.global_batch <= 256
+    assert drawn.names == (whole - "distributed").names
+    assert read_study(file).recipe("tune whole 1") == drawn, "the same draws each time"
+
+
+def test_recipes_may_be_named(file):
+    named = (
+        STUDY
+        + '"fast" = [1000, 3000]\n[recipes.fast]\nlr = 3e-3\ntricks = { cyclic = {peak = 5.0} }\n'
+    )
+    file.write_text(named, encoding="utf-8")
+    fast = read_study(file).recipe("last fast")
+    assert (fast.lr, fast.names, fast.tricks[0].peak) == (3e-3, ("cyclic",), 5.0)
+
+
+WRONG = {
+    "arm": ('"plain + mixup"', '"plain + magic"', "plain + magic"),
+    "sum": ('"plain + mixup"', '"plane + mixup"', "plane + mixup"),
+    "field": ("seeds = 4", "seed = 4", "seeds"),
+    "toml": ("[arms]", "[arms", "line"),
+    "budget": ('"smoke"', '"huge"', "huge"),
+    "reference": ("plain = [3000, 8000]\n", "", "plain"),
+    "order": ("[3000, 8000]", "[8000, 3000]", "in order"),
+    "most": ("[3000, 8000]", "[3000, 80000]", "in order"),
+    "target": ("target = 0.8\n", "", "pilot"),
+    "optimizer": ('["adamw"]', '["lion"]', "lion"),
+    "tuned": ("[tuning.whole]", "[tuning.half]", "tuning"),
+    "tried": ("trials = 3", "tries = 3", "tuning.whole"),
+    "range": ('"cyclic.peak"', '"cyclic.summit"', "summit"),
+    "curves": ('["plain", "whole"]', '["six"]', "six"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_studies_are_refused(kind, file):
+    old, new, word = WRONG[kind]
+    assert old in STUDY
+    file.write_text(STUDY.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(word)) as told:
+        read_study(file)
+    assert str(file) in str(told.value)
+
+
+def test_wrong_records_are_refused(file, tmp_path, made):
+    bench(file, tmp_path)
+    path = tmp_path / "tiny" / RUNS
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    last = json.loads(lines[-1])
+    for change, word in (
+        ({"schema": 99}, "schema 99"),
+        ({"mood": "good"}, "mood"),
+        ({"resumed": 1}, "went on"),
+        ({"hardware": {"gpu": None, "gpu_count": 0, "cpu": "other", "cores": 9}}, "one machine"),
+    ):
+        path.write_text("".join(lines[:-1]) + json.dumps({**last, **change}) + "\n", "utf-8")
+        with pytest.raises(ValueError, match=word):
+            read_records(tmp_path / "tiny")
+
+
+def test_the_figures_show_every_arm_and_its_interval(file, tmp_path, made):
+    bench(file, tmp_path)
+    told = publish("tiny", read_study(file), read_records(tmp_path / "tiny"))
+    left, right = figure(told.rows, "test").axes
+    assert [text.get_text() for text in left.get_yticklabels()][-1] == "plain + mixup", "the least"
+    assert [text.get_text() for text in right.get_yticklabels()] == ["whole - mixup"]
+    seconds, ratio = target_curves(told, "test").axes
+    assert [line.get_label() for line in seconds.get_lines()][:2] == ["plain", "whole"]
+    assert ratio.collections, "bands"
+
+
+def test_the_declared_studies_are_whole():
+    for path in (ROOT / "bench" / "second").glob("*.toml"):
+        study = read_study(path)
+        assert isinstance(study, Study)
+        assert study.seeds >= 10
+        counts = [len([n for n in study.tuned if n.startswith(arm)]) for arm in study.tuning]
+        assert len(set(counts)) <= 1, "as many trials for the one as for the other"
+        assert seeds_of("tune plain", 2)[0] > study.seeds < seeds_of("pilot plain", 2)[0]
+        assert next(trials(study, {}))
+        assert DECLARED not in path.name
