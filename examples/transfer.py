@@ -50,8 +50,8 @@ def main(folder, images, seed):
     x, y = (part.to(device) for part in load(folder))
     held = len(y) // 12  # the last images validate
     x, y, val_x, val_y = x[:-held], y[:-held], x[-held:], y[-held:]
-    of = {"in_chans": x.shape[1], "num_classes": int(y.max()) + 1}
-    net = timm.create_model(MODEL, pretrained=bool(folder), **of)  # photographs: from timm's hub
+    task = {"in_chans": x.shape[1], "num_classes": int(y.max()) + 1}
+    net = timm.create_model(MODEL, pretrained=bool(folder), **task)  # photographs: from timm's hub
     if not folder:  # clothes: from letters, but for the head
         body = {k: t for k, t in load_file(WEIGHTS).items() if not k.startswith("fc.")}
         net.load_state_dict(body, strict=False)

@@ -312,6 +312,67 @@ rounds = len(list(ring(numbers))) - 1
 holds(rounds / 5 == 2 * (5 - 1) / 5, "each sends 2 (N - 1) / N times the gradient")
 
 # %% [markdown]
+# ## In your own loop
+#
+# You do not need this package for it. This is what turns a plain PyTorch script into one for several
+# devices; `-` goes, `+` comes.
+#
+# ```diff
+#  import argparse
+# +import os
+#  import time
+#  ...
+#  import torch
+# +import torch.distributed as dist
+#  import torch.nn.functional as F
+# +from torch.nn.parallel import DistributedDataParallel
+#  from torchvision import datasets
+#  ...
+#      torch.manual_seed(seed)
+# -    device = "cuda" if torch.cuda.is_available() else "cpu"
+# +    gpu = torch.cuda.is_available()
+# +    device = f"cuda:{os.environ['LOCAL_RANK']}" if gpu else "cpu"
+# +    dist.init_process_group("nccl" if gpu else "gloo")
+# +    rank, processes = dist.get_rank(), dist.get_world_size()
+# +    if rank == 0:
+# +        load(folder)  # one of them downloads
+# +    dist.barrier()
+#      x, y = (part.to(device) for part in load(folder))
+#  ...
+#      net = net.to(device, memory_format=torch.channels_last)
+# +    wrapped = DistributedDataParallel(net, device_ids=[device] if gpu else None)
+#      decayed = [p for p in net.parameters() if p.ndim > 1]  # not the norms and biases
+#  ...
+#              order = torch.randperm(len(y), device=device)
+# -        rows = order[step % epoch * BATCH :][:BATCH]
+# -        flipped = torch.rand(BATCH, 1, 1, 1, device=device) < 0.5
+# +        rows = order[step % epoch * BATCH :][:BATCH][rank::processes]  # the same order everywhere
+# +        flipped = torch.rand(BATCH, 1, 1, 1, device=device)[rank::processes] < 0.5
+#          pixels = x[rows]
+#          inputs, targets = normalise(torch.where(flipped, pixels.flip(-1), pixels)), y[rows]
+# -        loss = F.cross_entropy(net(inputs), targets)
+# +        loss = F.cross_entropy(wrapped(inputs), targets) * len(rows) * processes / BATCH
+#          loss.backward()
+#  ...
+#          optimizer.zero_grad()
+# -    if device == "cuda":
+# +    if gpu:
+#          torch.cuda.synchronize()
+#      seconds = time.perf_counter() - started
+# -    found = accuracy(net, val_x, val_y)
+# -    print(f"{steps * BATCH:,} images in {seconds:.1f} s, accuracy {found:.4f}")
+# +    if rank == 0:
+# +        found = accuracy(net, val_x, val_y)
+# +        print(f"{steps * BATCH:,} images in {seconds:.1f} s, accuracy {found:.4f}")
+# +    dist.destroy_process_group()
+#      return net
+# ```
+#
+# The whole is [`examples/distributed.py`](../examples/distributed.py), and torchrun starts it:
+# `torchrun --nproc-per-node 2 distributed.py`. Every process draws the same order and keeps its share of each
+# batch. The loss is weighted by the share's size, in case the batch does not divide. Only the process of rank 0
+# evaluates, prints, and would save.
+#
 # ## Use it
 #
 # Now real processes. `train` starts them by torchrun, PyTorch's starter, each on its own device. This

@@ -344,6 +344,28 @@ for processes in (2, 4):
     holds(curve[::-1] == alone, f"{processes} processes, read backwards: the same curve as one")
 
 # %% [markdown]
+# ## In your own loop
+#
+# You do not need this package for it. In a plain PyTorch script the trick is these lines; `-` goes, `+`
+# comes.
+#
+# ```diff
+#  MODEL, SIZE = "test_resnet", 28  # timm's name; pixels a side
+# -IMAGES, BATCH, LR = 171_776, 128, 1e-3
+# +IMAGES, BATCH, LR = 171_776, 160, 1e-3 * (160 / 128) ** 0.5  # AdamW: the square root
+# +WARM_UP = 0.05  # share of the run
+#
+#  ...
+#          loss = F.cross_entropy(net(inputs), targets)
+# +        ready = min(1, step / (WARM_UP * steps))
+# +        for group in optimizer.param_groups:
+# +            group["lr"] = LR * (0.1 + 0.9 * ready)
+#          loss.backward()
+# ```
+#
+# The whole is [`examples/scaling.py`](../examples/scaling.py). The optimiser is AdamW, so the rate grows with
+# the square root of the batch. With SGD, leave out `** 0.5`.
+#
 # ## Use it
 #
 # Back to SGD. The larger batches run again, at k times the rate, with a fifth of the steps as a ramp.

@@ -409,6 +409,26 @@ back = [recipe.lr_at(step, 100) for step in reversed(clock)]
 holds(forth == back[::-1], "asked from the end to the start, it answers the same")
 
 # %% [markdown]
+# ## In your own loop
+#
+# You do not need this package for it. In a plain PyTorch script the trick is these lines; `-` goes, `+`
+# comes.
+#
+# ```diff
+#      steps, epoch = max(1, images // BATCH), len(y) // BATCH
+# +    schedule = torch.optim.lr_scheduler.OneCycleLR(
+# +        optimizer, 30 * LR, steps, pct_start=0.15, base_momentum=0.8, max_momentum=0.9
+# +    )
+#      started = time.perf_counter()
+#  ...
+#          optimizer.step()
+# +        schedule.step()
+#          optimizer.zero_grad()
+# ```
+#
+# The whole is [`examples/cyclic.py`](../examples/cyclic.py). `OneCycleLR` must know the number of steps
+# beforehand, and takes one step after every step of the optimiser.
+#
 # ## Use it
 #
 # Smith & Topin 2017 (arXiv 1708.07120) called what they saw *super-convergence*: a 56-layer ResNet

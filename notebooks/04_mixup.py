@@ -278,6 +278,30 @@ of_losses = lam * own + (1 - lam) * partners
 holds(abs(of_targets - of_losses).item() < 1e-5, "mixing targets is mixing losses")
 
 # %% [markdown]
+# ## In your own loop
+#
+# You do not need this package for it. In a plain PyTorch script the trick is these lines; `-` goes, `+`
+# comes.
+#
+# ```diff
+#  IMAGES, BATCH, LR = 171_776, 128, 1e-3
+# +ALPHA = 0.05
+#
+#  ...
+#          inputs, targets = normalise(torch.where(flipped, pixels.flip(-1), pixels)), y[rows]
+# -        loss = F.cross_entropy(net(inputs), targets)
+# +        share = torch.distributions.Beta(ALPHA, ALPHA).sample().item()
+# +        other = torch.randperm(BATCH, device=device)
+# +        inputs = share * inputs + (1 - share) * inputs[other]
+# +        outputs = net(inputs)
+# +        loss = share * F.cross_entropy(outputs, targets)
+# +        loss = loss + (1 - share) * F.cross_entropy(outputs, targets[other])
+#          loss.backward()
+# ```
+#
+# The whole is [`examples/mixup.py`](../examples/mixup.py). It blends two losses instead of two rows of
+# targets, which is the same number, as we have just checked.
+#
 # ## Use it, first place: wrong labels
 #
 # Now we search for the places where mixup pays, and start with the hurt. Zhang et al. use a large alpha

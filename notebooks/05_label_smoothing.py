@@ -286,6 +286,20 @@ after = smooth(mix(pictures, onehots, lam, other)[1], 0.1)
 holds(torch.allclose(before, after, atol=1e-6), "smoothing and mixing commute")
 
 # %% [markdown]
+# ## In your own loop
+#
+# You do not need this package for it. In a plain PyTorch script the trick is these lines; `-` goes, `+`
+# comes.
+#
+# ```diff
+#          inputs, targets = normalise(torch.where(flipped, pixels.flip(-1), pixels)), y[rows]
+# -        loss = F.cross_entropy(net(inputs), targets)
+# +        loss = F.cross_entropy(net(inputs), targets, label_smoothing=0.1)
+#          loss.backward()
+# ```
+#
+# The whole is [`examples/smoothing.py`](../examples/smoothing.py). PyTorch has the trick as an argument.
+#
 # ## Use it
 #
 # Now the real question. Two recipes, the same seeds, the same number of images, fresh networks.

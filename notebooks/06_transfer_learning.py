@@ -285,6 +285,33 @@ holds(not any(torch.equal(after[n], given[n]) for n in means), "every running me
 holds(not torch.equal(after[heads[0]], own[heads[0]]), "the head has learned")
 
 # %% [markdown]
+# ## In your own loop
+#
+# You do not need this package for it. In a plain PyTorch script the trick is these lines; `-` goes, `+`
+# comes.
+#
+# ```diff
+#  import torch.nn.functional as F
+# +from safetensors.torch import load_file
+#  from torchvision import datasets
+#  ...
+#  IMAGES, BATCH, LR = 171_776, 128, 1e-3
+# +WEIGHTS = "fasttricks/weights/test_resnet-28-letters.safetensors"
+#
+#  ...
+#      x, y, val_x, val_y = x[:-held], y[:-held], x[-held:], y[-held:]
+# -    net = timm.create_model(MODEL, in_chans=x.shape[1], num_classes=int(y.max()) + 1)
+# +    task = {"in_chans": x.shape[1], "num_classes": int(y.max()) + 1}
+# +    net = timm.create_model(MODEL, pretrained=bool(folder), **task)  # photographs: from timm's hub
+# +    if not folder:  # clothes: from letters, but for the head
+# +        body = {k: t for k, t in load_file(WEIGHTS).items() if not k.startswith("fc.")}
+# +        net.load_state_dict(body, strict=False)
+#      net = net.to(device, memory_format=torch.channels_last)
+# ```
+#
+# The whole is [`examples/transfer.py`](../examples/transfer.py). For photographs, `pretrained=True` fetches
+# weights from timm's hub, and timm makes a new head for your classes.
+#
 # ## Use it
 #
 # Three starts, then: from scratch, from letters, and from letters with a frozen body. But at which learning

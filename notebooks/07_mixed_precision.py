@@ -398,6 +398,45 @@ holds(kinds == {torch.float32}, "and the master weights are still fp32")
 # activations, now of two bytes each instead of four. That room is worth a larger batch or network,
 # even where no time is saved.
 #
+# ## In your own loop
+#
+# You do not need this package for it. In a plain PyTorch script the trick is these lines; `-` goes, `+`
+# comes.
+#
+# ```diff
+#
+# +def half(device):
+# +    """The 16-bit numbers that the device computes with; None where it would only imitate them."""
+# +    if device == "cuda":
+# +        native = torch.cuda.is_bf16_supported(including_emulation=False)
+# +        return torch.bfloat16 if native else torch.float16
+# +    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+# +    return torch.bfloat16 if known.get("avx512_bf16") or known.get("amx_bf16") else None
+# +
+# +
+#  def main(folder, images, seed):
+#  ...
+#      optimizer = torch.optim.AdamW(groups, lr=LR, fused=True)
+# +    dtype = half(device)
+# +    scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
+#      steps, epoch = max(1, images // BATCH), len(y) // BATCH
+#  ...
+#          inputs, targets = normalise(torch.where(flipped, pixels.flip(-1), pixels)), y[rows]
+# -        loss = F.cross_entropy(net(inputs), targets)
+# -        loss.backward()
+# -        optimizer.step()
+# +        with torch.autocast(device, dtype, enabled=dtype is not None):
+# +            outputs = net(inputs)
+# +        loss = F.cross_entropy(outputs.float(), targets)
+# +        scaler.scale(loss).backward()
+# +        scaler.step(optimizer)
+# +        scaler.update()
+#          optimizer.zero_grad()
+# ```
+#
+# The whole is [`examples/precision.py`](../examples/precision.py). The scaler is at work in fp16 only; with bf16
+# it passes everything through. To clip gradients, call `scaler.unscale_(optimizer)` first.
+#
 # ## Use it
 #
 # Two recipes, the same seeds, the same number of images, fresh networks.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
@@ -91,3 +92,22 @@ def test_each_differs_from_plain_by_a_trick(name):
     added = [line for line in difflib.ndiff(old, new) if line.startswith("+ ")]
     assert len(removed) <= 11, "the docstring's three lines, and what the trick replaces"
     assert 4 <= len(added) <= 26
+
+
+CHAPTERS = {path.stem: path for path in (ROOT / "notebooks").glob("0[1-7]*.ipynb")}
+
+
+@pytest.mark.parametrize(("number", "name"), [*enumerate(NAMES, 1)])
+def test_each_chapter_shows_its_scripts_lines(number, name):
+    """Those that differ from plain.py, with a line around; `...` where others are left out."""
+    old, new = (
+        (EXAMPLES / f"{one}.py").read_text(encoding="utf-8").split('"""\n', 1)[1].splitlines()
+        for one in ("plain", name)
+    )
+    lines = [line.rstrip() for line in difflib.unified_diff(old, new, n=1, lineterm="")][2:]
+    wanted = [" ..." if line.startswith("@@") else line for line in lines][1:]
+    (path,) = (path for stem, path in CHAPTERS.items() if stem.startswith(f"0{number}"))
+    cells = nbformat.read(path, as_version=4).cells
+    blocks = (re.search(r"```diff\n(.*?)\n```", cell.source, re.S) for cell in cells)
+    (shown,) = filter(None, blocks)
+    assert [line.rstrip() for line in shown[1].splitlines()] == wanted
