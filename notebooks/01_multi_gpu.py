@@ -27,10 +27,10 @@
 
 # %% [markdown]
 # Read it here, or run it in
-# [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/01_multi_gpu.ipynb) or
+# [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/01_multi_gpu.ipynb)
+# or
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/01_multi_gpu.ipynb).
-# The first cell makes a bare one ready, and says what it found. Where the course is installed, it
-# only does the latter.
+# The first cell installs the course where it is missing, and prints which machine it has found.
 
 # %%
 import importlib.util
@@ -63,8 +63,9 @@ devices = max(2, Distributed().count())
 budget, devices
 
 # %% [markdown]
-# First, what a recorded study found of this trick. Then its card, straight from the top of its file. Come
-# back to both at the end.
+# First, what our recorded study found about this trick: how long training took with and without it, and
+# how many times as soon it was at a fixed validation accuracy (above 1 is sooner). Then the trick's card,
+# straight from the top of its file.
 
 # %%
 from IPython.display import Markdown
@@ -375,8 +376,8 @@ holds(rounds / 5 == 2 * (5 - 1) / 5, "each sends 2 (N - 1) / N times the gradien
 #
 # ## Use it
 #
-# Now real processes. `train` starts them by torchrun, PyTorch's starter, each on its own device. This
-# notebook has used the device, and that does no harm: they begin afresh, and are no copies of it. The global
+# Now real processes. `train` starts them by torchrun, PyTorch's starter, each on its own device. torchrun
+# starts fresh processes, so it does not matter that this notebook has already used the device. The global
 # batch is the same, so is the seed.
 
 # %%
@@ -420,10 +421,10 @@ holds({run.processes for run in many} == {devices}, "and the processes were real
 # - **Strong scaling**: the batch of the one process is shared out. A perfect machine needs an *N-th* of the
 #   time.
 #
-# The perfect time over the measured one is the **efficiency**. `alone[b]` are the seconds of one process with
-# b images, `crowd[b]` those of N processes with b images *each*, a step. The two take turns, for machines
-# have moods. We also time the all-reduce by itself, on messages from a sixty-fourth of our gradient to four
-# times the gradient.
+# The perfect time over the measured one is the **efficiency**. `alone[b]` are the seconds of one process
+# with b images, `crowd[b]` those of N processes with b images *each*, a step. The two take turns, because
+# a machine's speed drifts. We also time the all-reduce by itself, on messages from a sixty-fourth of our
+# gradient to four times the gradient.
 
 # %%
 messages = [size // 64 // 4 * 4, size // 8 // 4 * 4, size, 4 * size]

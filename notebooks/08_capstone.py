@@ -30,10 +30,10 @@
 
 # %% [markdown]
 # Read it here, or run it in
-# [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/08_capstone.ipynb) or
+# [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/08_capstone.ipynb)
+# or
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/08_capstone.ipynb).
-# The first cell makes a bare one ready, and says what it found. Where the course is installed, it
-# only does the latter.
+# The first cell installs the course where it is missing, and prints which machine it has found.
 
 # %%
 import importlib.util
