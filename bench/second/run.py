@@ -6,4 +6,5 @@ from pathlib import Path
 from runs import bench
 
 if __name__ == "__main__":
-    bench(Path(sys.argv[1]), Path(__file__).parent / "results", float(sys.argv[2]))
+    here = Path(__file__).parent
+    bench(Path(sys.argv[1]), here / "results", float(sys.argv[2]), here.parent / "peers")

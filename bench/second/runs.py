@@ -143,6 +143,7 @@ def bench(
     file: Path,  # the study
     results: Path = RESULTS,  # its records go to a folder of the study's name in here
     hours: float = math.inf,  # no run is begun that would end later
+    peers: Path | None = None,  # the folder of their programs; beside the study unless given
 ) -> bool:
     """Make the runs that are missing; whether the study is complete."""
     study, folder, data = read_study(file), results / file.stem, load(read_study(file).data)
@@ -158,7 +159,7 @@ def bench(
                 print(f"Stopped in time; {missing} run(s) of this round are missing.")
                 return False
             label = f"{number} of {len(todo)}, {left / 60:.0f} min left: {trial.arm}"
-            run = make(study, trial, data, label, file.parent / "peers")
+            run = make(study, trial, data, label, peers or file.parent / "peers")
             append_record(folder, trial.arm, run.to_json())
             (folder / DECLARED).write_bytes(file.read_bytes())
             found.setdefault((trial.arm, trial.images), {})[trial.seed] = run
