@@ -469,8 +469,8 @@ holds(lowest <= 1 / 2 and highest >= 5, "of five pairs, it spans the lowest and 
 #
 # **4. Which clock would you look at for a job that runs all night? For one of ten seconds?**
 #
-# <details><summary>Answer</summary>All night: they hardly differ. Ten seconds: the cold wall, for most of
-# it is starting up.</details>
+# <details><summary>Answer</summary>All night: they differ by the evaluations alone, which
+# can be a third where they are frequent. Ten seconds: the cold wall, because most of it is starting up.</details>
 #
 # **5. Two tricks both change the learning rate. Why can they be added in any order?**
 #

@@ -21,7 +21,8 @@
 # One device takes a batch, computes, and steps. Two devices could take half of it each. This chapter
 # shows why the halves add up to exactly the step of the whole, what it costs to add them, and at which
 # size the cost is worth it. The devices are your GPUs, all of them. On a machine without one, each half
-# of the cores plays a device. Everything below works the same there. Only the seconds differ.
+# of the cores plays a device. Everything below works the same there. But no device is added then, so do
+# not expect it to be faster: our recorded study, below, had two cores and no GPU.
 #
 # About 20 minutes to read, and two to run. Kaggle's "GPU T4 x2" is a free way to two GPUs.
 
@@ -272,9 +273,11 @@ for n in (2, 8, 256):
 
 # %% [markdown]
 # `DistributedDataParallel` (DDP) hides even part of that. The backward pass finishes the last layer's
-# gradients first. DDP collects finished gradients in **buckets** (of 25 MiB, unless told otherwise), and
-# sends a full bucket while earlier layers are still being computed: sending and computing overlap. A small
-# net's gradient fits one or two buckets, and little overlaps.
+# gradients first. DDP collects finished gradients in **buckets** (of 1 MiB for the first and 25 MiB for
+# the others, unless told otherwise), and sends a full bucket while earlier layers are still being
+# computed: sending and computing overlap. A small net's gradient fits one or two buckets, and little
+# overlaps. Where the processes share one machine's cores, no core is free to send early; there the
+# package asks for one bucket, which is one wait less per step.
 #
 # The classic example: Goyal et al. 2017 ([arXiv 1706.02677](https://arxiv.org/abs/1706.02677)) gave 32
 # images to each of 256 GPUs, a global batch of 8,192, and trained ImageNet in one hour, with about 90 %

@@ -167,9 +167,9 @@ show(blended, [f"0.7 {names[i]}\n0.3 {names[j]}" for i, j in enumerate(other)])
 plt.show()
 
 # %% [markdown]
-# You can still make out both: the strong one, and a ghost of its partner. No shop sells such a thing.
-# What should the network say to it? Our targets are rows of probabilities, so we blend them by the same
-# 0.7 and 0.3.
+# Look at the first three: you can make out both, the strong one and a ghost of its partner. No shop sells
+# such a thing. What should the network say to it? Our targets are rows of probabilities, so we blend them
+# by the same 0.7 and 0.3.
 
 # %%
 import pandas as pd
@@ -201,9 +201,8 @@ plot(
 plt.show()
 
 # %% [markdown]
-# With alpha 0.1 nearly all draws lie at the two ends: most batches stay nearly whole. Alpha 1 is flat:
-# any share is as likely as any other. With alpha 8 nearly every batch
-# is a true blend.
+# With alpha 0.1 about three draws in four lie in the two outermost bins: most batches stay nearly whole.
+# Alpha 1 is flat: any share is as likely as any other. With alpha 8 nearly every batch is a true blend.
 
 # %% tags=["nbval-check-output"]
 faint = [np.minimum(drawn, 1 - drawn).mean() for drawn in draws.values()]

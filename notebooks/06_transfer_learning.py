@@ -245,7 +245,8 @@ holds(same(begun, net.state_dict()), "torch's load_state_dict(strict=False) give
 holds(report.missing_keys == [f"{head}.weight", f"{head}.bias"], "it missed the head, no more")
 
 # %% [markdown]
-# A warning: with `strict=False`, torch does not complain of a missing body either. Read its report.
+# A warning: with `strict=False`, torch does not complain of a missing body either. (Of a wrong shape it
+# does.) Read its report.
 #
 # Third, a law. A run from letters begins with their body, tensor for tensor, and with the head that its seed
 # would have drawn anyway. So two arms with one seed differ in the body alone.

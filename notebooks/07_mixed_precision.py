@@ -18,10 +18,11 @@
 # %% [markdown]
 # # 7. Mixed precision
 #
-# A network trained in 32-bit numbers pays for digits that it hardly uses. Mixed precision computes in
-# 16 bits and keeps in 32 what would break. On hardware that multiplies 16-bit numbers natively it can
-# save much time, and it saves memory everywhere. This chapter shows what a 16-bit number loses, how the
-# loss is saved, and on which networks your own machine gains anything.
+# A network trained in 32-bit numbers pays for digits that it hardly uses. Mixed precision computes in 16
+# bits and keeps in 32 what would break. On hardware that multiplies 16-bit numbers natively it can save
+# much time, and it saves memory wherever the activations, not the weights, take most of it. This chapter
+# shows what a 16-bit number loses, how the loss is saved, and on which networks your own machine gains
+# anything.
 #
 # About 20 minutes to read, and two to run.
 
