@@ -18,18 +18,18 @@
 # %% [markdown]
 # # 0. The baseline, and how we measure
 #
-# Before we speed anything up, we need something to be faster than, and an honest way to say by how much.
-# This chapter reads plain training line by line, finds the eight places where a trick can act, and
-# turns accuracy into seconds.
+# Before we speed anything up, we need a baseline to beat and an honest way to measure by how much. In
+# this chapter we read plain training line by line, find the eight places where a trick can act, and turn
+# accuracy into seconds.
 #
-# About 15 minutes to read, and two to run.
+# This chapter takes about 15 minutes to read and two to run.
 
 # %% [markdown]
 # Read it here, or run it in
 # [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/00_baseline.ipynb)
 # or
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/00_baseline.ipynb).
-# The first cell installs the course where it is missing, and prints which machine it has found.
+# The first cell installs the course if it is missing and prints which machine it has found.
 
 # %%
 import importlib.util
@@ -48,8 +48,8 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The budget follows the device: which network, how large the images, how many of them, how many runs. It
-# also holds a *target*, the validation accuracy that counts as arrived; we come back to it.
+# The budget depends on the device. It sets the network, the image size, the number of images, and the
+# number of runs. It also sets a *target*, the validation accuracy to reach; we come back to it below.
 
 # %%
 from fasttricks import BASELINE, choose_budget, load, train
@@ -60,8 +60,8 @@ budget
 # %% [markdown]
 # ## The data
 #
-# Fashion-MNIST is in the repository: 55,000 pictures of clothes to train on, 5,000 to choose by, and
-# 10,000 that are read once, at the very end. We look at one of each kind.
+# Fashion-MNIST comes with the repository: 55,000 pictures of clothes for training, 5,000 for validation,
+# and 10,000 for testing, which we use once, at the very end. Here is one picture of each kind.
 
 # %%
 import matplotlib.pyplot as plt
@@ -74,8 +74,8 @@ show([data.train.x[row] for row in first[5:]], data.classes[5:])
 plt.show()
 
 # %% [markdown]
-# Pullover, coat and shirt look much alike, so do not expect any network here to be always right. Before
-# we go on, we count what we have.
+# Pullovers, coats and shirts look very similar, so do not expect any network here to be right every time.
+# Before we go on, we count the images and the classes.
 
 # %% tags=["nbval-check-output"]
 sizes = [len(part) for part in (data.train, data.val, data.test)]
@@ -86,8 +86,8 @@ holds(
 holds(data.train.y.unique().tolist() == list(range(10)), "there are ten kinds of clothes")
 
 # %% [markdown]
-# Each part is one tensor of bytes. A batch is a selection of its rows, mirrored at random and scaled to
-# numbers between -1 and 1. There is no loader to wait for. We draw one batch:
+# The images of each part are one tensor of bytes. A batch is a selection of its rows, mirrored at random
+# and scaled to numbers between -1 and 1. We never have to wait for a data loader. Let us draw one batch:
 
 # %%
 import torch
@@ -98,13 +98,14 @@ x, q = data.batch(rows, noise)
 x.shape, q.shape, x.min().item(), x.max().item()
 
 # %% [markdown]
-# The letters are the same in every chapter: `x` are images, `y` class numbers, and `q` are the *targets*,
-# ten probabilities an image. Here they are a 1 for the right class and 0 for the others. Chapters 4 and 5
-# will put other probabilities there.
+# Every chapter uses the same letters: `x` for images, `y` for class numbers, and `q` for the *targets*,
+# ten probabilities per image. Here the targets are 1 for the right class and 0 for the others. Chapters 4
+# and 5 will use other probabilities.
 #
 # ## The network
 #
-# The network comes from timm, a library of image models. Within one budget, every chapter uses the same.
+# The network comes from timm, a library of image models. Within one budget, every chapter uses the same
+# network.
 
 # %%
 from fasttricks.models import create
@@ -115,7 +116,7 @@ print(f"{budget.model}: {sum(p.numel() for p in net.parameters()):,} parameters"
 # %% [markdown]
 # ## The hurt
 #
-# We train it plainly, and write down the accuracy on the way.
+# We train the network without any tricks and record the accuracy along the way.
 
 # %%
 run = train(BASELINE, data, evaluations=8)
@@ -124,17 +125,18 @@ plot({"plain": (seconds, accuracy)}, "train clock, seconds", "validation accurac
 plt.show()
 
 # %% [markdown]
-# Read it from the left: a steep climb, then a bend. Beyond the bend, the same number of seconds buys ever
-# less. That is the hurt. Where the line dips, nothing broke; it is luck, and below we measure how much.
-# All seven tricks try to be as high, farther to the left.
+# Read the curve from the left: it climbs steeply, then bends. Beyond the bend, the same number of seconds
+# buys less and less accuracy. That is the hurt. Where the line dips, nothing is broken; the dip is luck,
+# and below we measure how large luck is. All seven tricks aim to reach the same height farther to the
+# left.
 #
 # The line above the figure says whether the run ended at the target. A run this short is not meant to:
 # plain training needs many more images, as we shall see.
 #
 # ## By hand: the loop
 #
-# Here is training with nothing left out. First the batches and the optimiser, AdamW, are made. Then the
-# same five lines run again and again. Read their comments as the story of one batch.
+# Here is the complete training loop. It first creates the batches and the optimiser, AdamW, and then runs
+# the same five lines again and again. Their comments tell the story of one batch.
 
 
 # %%
@@ -152,9 +154,9 @@ def plain_loop(net, data, images, seed, recipe=BASELINE):
 
 
 # %% [markdown]
-# One name needs a word: `groups`. *Weight decay* pulls weights a little towards zero at each step. It is
-# meant for the large tensors; biases and the scales of norm layers are commonly spared. So the optimiser
-# gets two groups.
+# One function needs an explanation: `groups`. *Weight decay* pulls weights a little towards zero at each
+# step. It is meant for the large tensors; biases and the scales of norm layers are usually exempt. So we
+# give the optimiser two parameter groups.
 
 
 # %%
@@ -168,9 +170,10 @@ def groups(net, recipe):
 # %% [markdown]
 # ## Check it
 #
-# The package has one training loop, `fasttricks/loop.py`, and all chapters use it. Does it do the same
-# as ours? Two equal networks, the same seed, twenty steps each. We compare on the CPU in the smallest
-# size, for a GPU may add the same numbers in another order and round them otherwise.
+# The package has one training loop, `fasttricks/loop.py`, and all chapters use it. Does it do the same as
+# ours? We train two identical networks with the same seed for twenty steps each. We compare them on the
+# CPU at the smallest size, because a GPU may add the same numbers in a different order and round them
+# differently.
 
 # %%
 from fasttricks.loop import fit
@@ -181,7 +184,7 @@ nets[1].load_state_dict(nets[0].state_dict())
 here = data.to(torch.device("cpu"), small.image_size)
 
 # %% [markdown]
-# Both train, and we look for the largest difference between any two weights.
+# We train both networks and find the largest difference between corresponding weights.
 
 # %%
 plain_loop(nets[0], here, images=20 * BASELINE.batch, seed=1)
@@ -195,7 +198,8 @@ apart = max(
 holds(apart < 1e-5, "our loop and the package's leave the same weights")
 
 # %% [markdown]
-# Is the package's accuracy what we think it is, the share of right answers? We count them ourselves.
+# Is the package's accuracy what we think it is, the share of right answers? To find out, we count the
+# right answers ourselves.
 
 # %% tags=["nbval-check-output"]
 from fasttricks.course import probabilities
@@ -211,8 +215,9 @@ holds(
 # %% [markdown]
 # ## Eight places
 #
-# A trick has to act *somewhere* in that loop. There are eight places, and seven tricks that use them. Each
-# has a line of the loop, what can be changed there, and the chapters that do.
+# A trick has to act *somewhere* in that loop. The loop has eight such places, and the seven tricks use
+# them. For each place, we list the line of the loop, what can be changed there, and the chapters that
+# change it.
 
 # %%
 places = [
@@ -227,7 +232,7 @@ places = [
 ]
 
 # %% [markdown]
-# As a picture, with an arrow from the end of one step to the beginning of the next:
+# Here is the same list as a picture, with an arrow from the end of one step to the beginning of the next:
 
 # %%
 figure, axes = plt.subplots(figsize=(9, 3.4), layout="constrained")
@@ -242,11 +247,12 @@ axes.axis("off")
 plt.show()
 
 # %% [markdown]
-# Read it from top to bottom: lines 1 and 2 happen once, lines 3 to 8 at every step. Where two tricks meet
-# on a line, they do not collide. On line 3 one says how many images and the other who takes which; on
-# line 4 one works on what the other has made; on line 5 each gives a factor, and the factors multiply.
+# Read it from top to bottom: lines 1 and 2 run once, lines 3 to 8 at every step. Where two tricks share a
+# line, they do not conflict. On line 3, one sets how many images there are and the other decides who
+# takes which; on line 4, one works on the output of the other; on line 5, each contributes a factor, and
+# the factors are multiplied.
 #
-# Are these the places in the package's loop? We search its source.
+# Does the package's loop have the same places? We search its source code.
 
 # %% tags=["nbval-check-output"]
 import inspect
@@ -282,17 +288,17 @@ def smoothing_loop(net, data, images, seed, recipe=BASELINE, eps=0.1):
 
 
 # %% [markdown]
-# ...which differs in one expression. Did you find it? Now think of the copy with a schedule *and*
-# smoothing, and of the one with mixed precision as well. And a mistake found in one of them must be mended
-# in all. How many copies are there for all combinations of seven tricks, each in or out?
+# ...which differs in one expression. Did you spot it? Now imagine a copy with a schedule *and* smoothing,
+# and another with mixed precision as well. If you find a mistake in one of them, you must fix it in all.
+# How many copies do you need for all combinations of seven tricks, each on or off?
 
 # %%
 length = len(inspect.getsource(smoothing_loop).splitlines())
 print(f"{2**7} loops, {2**7 * length:,} lines")
 
 # %% [markdown]
-# So the course has one loop, which knows no trick, and a **recipe** that says what goes into its eight
-# places. A trick fills a place. Adding one is a plus sign.
+# So the course has one loop, which contains no tricks, and a **recipe** that says what goes into its
+# eight places. A trick fills a place. You add a trick with a plus sign.
 
 # %%
 from fasttricks import LabelSmoothing
@@ -301,7 +307,7 @@ recipe = BASELINE + LabelSmoothing(0.1)
 print(recipe.tricks)
 
 # %% [markdown]
-# Is it the same as the edited copy? Again two equal networks and twenty steps.
+# Does the recipe do the same as the edited copy? Again, we train two identical networks for twenty steps.
 
 # %%
 twins = [create(small.model, data.channels, len(data.classes)).train() for _ in range(2)]
@@ -317,22 +323,23 @@ holds(same, "a recipe with a trick is the copy of the loop with that trick edite
 # %% [markdown]
 # ## Two clocks
 #
-# "Faster" needs a clock, and there are two honest ones. The **train clock** runs in the loop and pauses
-# while we evaluate. The **cold wall** starts with the process and never pauses: imports, data, weights,
-# every evaluation. A run keeps both. In a notebook, the second one starts at the call.
+# "Faster" needs a clock, and we use two honest ones. The **train clock** runs during the loop and pauses
+# while we evaluate. The **cold wall** starts with the process and never pauses: it includes imports,
+# data, weights and every evaluation. Each run records both. In a notebook, the cold wall starts at the
+# call.
 
 # %%
 print(f"train clock {run.train_seconds:.1f} s, evaluations {run.eval_seconds:.1f} s")
 print(f"from the call to the result {run.wall_seconds:.1f} s")
 
 # %% [markdown]
-# A trick may win on one clock and lose on the other. Several processes, for instance, take their time
-# to start.
+# A trick may win on one clock and lose on the other. Starting several processes, for instance, takes
+# time.
 #
 # ## Seeds: how much is luck?
 #
-# The seed draws the first weights, the order of the images, and which ones are mirrored. Five seeds,
-# nothing else changed. We print where they end.
+# The seed determines the initial weights, the order of the images, and which ones are mirrored. We train
+# with five seeds, change nothing else, and print the final accuracies.
 
 # %%
 runs = [run] + [
@@ -343,8 +350,8 @@ print(f"lowest {scores[0]:.4f}, middle {scores[2]:.4f}, highest {scores[4]:.4f}"
 print(f"spread {100 * (scores[4] - scores[0]):.2f} points")
 
 # %% [markdown]
-# And on the way? At each evaluation that all five had, we sort the five accuracies. (The first run was
-# evaluated twice as often, so we take every second of its marks.)
+# What happens along the way? At each evaluation that all five runs share, we sort the five accuracies.
+# (The first run was evaluated twice as often, so we take every second one of its evaluations.)
 
 # %%
 curves = [run.curve[1::2]] + [other.curve for other in runs[1:]]
@@ -358,22 +365,23 @@ plot(lines, "images seen", "validation accuracy", "five seeds, one recipe", mark
 plt.show()
 
 # %% [markdown]
-# Look at the space between the highest and the lowest line: it is luck alone. A trick that claims less
-# than this from one run has claimed nothing. That is why a comparison in this course uses the same seeds
-# on both sides, prints how many there were, and shows the lowest and the highest.
+# Look at the gap between the highest and the lowest line: it is luck alone. If a trick claims a smaller
+# gain than this from one run, it has shown nothing. That is why every comparison in this course uses the
+# same seeds on both sides, prints how many seeds there were, and shows the lowest and the highest result.
 #
 # ## From accuracy to seconds
 #
-# Is a trick that gains a point better than one that trains twice as fast? Images a second can be bought
-# with a worse network, and accuracy with more time. So we hold one still and measure the other: the
-# result of a trick is the **time to a target accuracy**. You know what a second costs; what a point costs
-# depends on where on the curve you stand.
+# Is a trick that gains a point better than one that trains twice as fast? You can buy images per second
+# with a worse network, and accuracy with more time. So we fix one and measure the other: we judge a trick
+# by its **time to a target accuracy**. You know what a second costs; what a point costs depends on where
+# you are on the curve.
 #
-# **How the target was set.** A recorded study of plain training took the best of many rates, batches and
-# two optimisers, trained with twenty seeds, and kept the median of where they ended. Half of all runs end
-# below a median, and a notebook has few. So the target of the `cpu` budget is that number, rounded down to a
-# whole point; those of the other budgets are guesses. It is the same for all recipes. What is fitted is
-# the number of images that a recipe sees: as many as it needs.
+# **How the target was set.** A recorded study of plain training chose the best of many learning rates,
+# batch sizes and two optimisers, trained with twenty seeds, and took the median of the final accuracies.
+# Half of all runs end below the median, and a notebook has only a few runs. So the target of the `cpu`
+# budget is that number, rounded down to a whole point; the targets of the other budgets are guesses. The
+# target is the same for all recipes. What we adjust is the number of images that a recipe sees: as many
+# as it needs.
 
 # %%
 from fasttricks.course import published
@@ -386,13 +394,13 @@ print(
 )
 
 # %% [markdown]
-# So where the second number is the smaller one, the runs of the chapters end below the target, and say so.
-# They compare recipes after equal images, which is quick. Times to the target are compared in the last
-# chapter.
+# So where the second number is smaller, the runs in the chapters end below the target and say so. They
+# compare recipes after the same number of images, which is quick. The last chapter compares times to the
+# target.
 #
-# **What counts.** Only the end of a run. Lines jump, and who looks often enough catches a lucky moment
-# above the target. A run that ends below counts as *never*, which is infinity, and is kept. Here is one
-# that cannot arrive.
+# **What counts.** Only the end of a run counts. Curves jump, and if you look often enough, you catch a
+# lucky moment above the target. A run that ends below the target counts as *never*, an infinite time, and
+# we keep it. Here is a run that cannot reach the target.
 
 # %%
 missed = train(BASELINE, data, images=BASELINE.batch, target=0.99, label="one step only")
@@ -402,16 +410,17 @@ holds(not missed.reached, "one step does not bring the network to 0.99")
 holds(missed.seconds_to_target == float("inf"), "a missed target counts as infinite time")
 
 # %% [markdown]
-# A recipe has several runs. It is at the target if the *mean* of their ends is, and its time is their
-# median, so that one disturbed run does not move it.
+# A recipe has several runs. It is at the target if the *mean* of their final accuracies is, and its time
+# is the median of their times, so that one disturbed run does not change it.
 #
 # ## How to read a speed-up
 #
-# A **speed-up** is a ratio of two times, the median of the slow arm over the median of the fast one. A
-# ratio of noisy things is noisy. How far might it be off? A *pair* is a slow and a fast run with the same
-# seed. From the pairs that we have, we draw as many as there are, where one may come up twice and another
-# not at all, and note the speed-up of what we drew. We do it two thousand times. The *interval* is where
-# 95 in 100 of these speed-ups fall. This is the **bootstrap**.
+# A **speed-up** is a ratio of two times: the median of the slow arm divided by the median of the fast
+# one. A ratio of noisy numbers is itself noisy. How far off might it be? A *pair* is a slow and a fast
+# run with the same seed. From the pairs that we have, we draw the same number at random, so that one pair
+# may come up twice and another not at all, and compute the speed-up of the drawn pairs. We repeat this
+# two thousand times. The *interval* is the range into which 95 in 100 of these speed-ups fall. This
+# method is the **bootstrap**.
 
 
 # %%
@@ -424,8 +433,8 @@ def interval(slow, fast, draws=2000, seed=0):
 
 
 # %% [markdown]
-# A sharp test of a measurement is to measure *nothing*. We compare plain training with itself: the
-# runs' times against the same times in another order.
+# A strict test of a measurement is to measure *nothing*. We compare plain training with itself: the times
+# of the runs against the same times in a different order.
 
 # %%
 times = [run.train_seconds for run in runs]
@@ -433,9 +442,9 @@ low, high = interval(times, times[1:] + times[:1])
 print(f"plain against itself: {low:.2f} to {high:.2f} times as fast")
 
 # %% [markdown]
-# The interval should contain 1, and its width tells how quiet the machine is. Only where an interval
-# leaves 1 out may we speak of a speed-up. To see that the tool can also say yes, we feed it times that
-# really are halved. And we look at what the interval is with few pairs.
+# The interval should contain 1, and its width shows how quiet the machine is. We may speak of a speed-up
+# only if the interval excludes 1. To check that the method can also say yes, we give it times that really
+# are halved. We also look at what the interval is when we have few pairs.
 
 # %% tags=["nbval-check-output"]
 halved = interval([2.0, 2.2, 1.9, 2.1, 2.0], [1.0, 1.1, 0.95, 1.05, 1.0])
@@ -446,31 +455,34 @@ lowest, highest = apart
 holds(lowest <= 1 / 2 and highest >= 5, "of five pairs, it spans the lowest and the highest ratio")
 
 # %% [markdown]
-# So with five pairs or fewer, the interval is at least as wide as all that was seen. But few pairs can
-# agree by chance: if a trick does nothing, three pairs fall on one side of 1 as often as three coins fall
-# alike, one time in four; five pairs, one time in sixteen. Therefore look at the size, too. A gain many
-# times as large as the spread is hardly luck. A small one needs more seeds.
+# So with five pairs or fewer, the interval is at least as wide as the range of ratios that we saw. But a
+# few pairs can agree by chance: if a trick does nothing, three pairs fall on the same side of 1 as often
+# as three coins land alike, one time in four; five pairs do so one time in sixteen. So look at the size
+# of the gain, too. A gain many times as large as the spread is unlikely to be luck. A small gain needs
+# more seeds.
 #
 # ## Questions
 #
 # **1. Why do we not compare accuracies after a fixed number of epochs?**
 #
-# <details><summary>Answer</summary>Because an epoch costs different tricks different times, and the
-# reader pays in seconds.</details>
+# <details><summary>Answer</summary>Because an epoch takes a different time with different tricks, and you
+# pay in seconds.</details>
 #
 # **2. Why must both sides use the same seeds?**
 #
-# <details><summary>Answer</summary>Then luck that they share cancels in the pair, and fewer runs tell
-# more.</details>
+# <details><summary>Answer</summary>Because the luck that both sides share then cancels within each pair,
+# and fewer runs tell you more.</details>
 #
-# **3. Why is a run that missed the target not left out?**
+# **3. Why do we not leave out a run that missed the target?**
 #
 # <details><summary>Answer</summary>Leaving out failures makes a lottery look like a method.</details>
 #
-# **4. Which clock would you look at for a job that runs all night? For one of ten seconds?**
+# **4. Which clock would you look at for a job that runs all night? And for a job that takes ten
+# seconds?**
 #
-# <details><summary>Answer</summary>All night: they differ by the evaluations alone, which
-# can be a third where they are frequent. Ten seconds: the cold wall, because most of it is starting up.</details>
+# <details><summary>Answer</summary>All night: the clocks differ only by the evaluations, which can take a
+# third of the time if they are frequent. Ten seconds: the cold wall, because most of it is
+# start-up.</details>
 #
 # **5. Two tricks both change the learning rate. Why can they be added in any order?**
 #
@@ -479,10 +491,10 @@ holds(lowest <= 1 / 2 and highest >= 5, "of five pairs, it spans the lowest and 
 #
 # ## Exercises
 #
-# Replace `raise NotImplementedError` by your code and run the cell.
+# Replace `raise NotImplementedError` with your code and run the cell.
 #
 # **Exercise 1.** Given a run's curve, a list of (images, seconds, accuracy), and a target, return the
-# seconds of its *end* if that is at the target, and infinity if not.
+# seconds at its *end* if its final accuracy is at the target, and infinity otherwise.
 
 
 # %%
@@ -506,8 +518,8 @@ check("baseline", 1, seconds_to_target)
 #
 # </details>
 #
-# **Exercise 2.** Return the speed-up of an arm of runs: the median time of the slow runs over that of the
-# fast ones, where a time may be infinite. Never arriving is 0 times as fast.
+# **Exercise 2.** Return the speed-up of an arm of runs: the median time of the slow runs divided by that
+# of the fast runs. Times may be infinite; an arm that never arrives is 0 times as fast.
 
 
 # %%

@@ -18,20 +18,20 @@
 # %% [markdown]
 # # 1. Multi-GPU training
 #
-# One device takes a batch, computes, and steps. Two devices could take half of it each. This chapter
-# shows why the halves add up to exactly the step of the whole, what it costs to add them, and at which
-# size the cost is worth it. The devices are your GPUs, all of them. On a machine without one, each half
-# of the cores plays a device. Everything below works the same there. But no device is added then, so do
-# not expect it to be faster: our recorded study, below, had two cores and no GPU.
+# One device takes a batch, computes, and steps. Two devices could each take half of it. This chapter
+# shows why the two halves add up to exactly the step of the whole batch, what adding them costs, and at
+# what size the cost is worth it. The devices are all of your GPUs. On a machine without a GPU, each half
+# of the cores stands in for a device. Everything below works the same way there, but no device is added,
+# so do not expect a speed-up: our recorded study, below, had two cores and no GPU.
 #
-# About 20 minutes to read, and two to run. Kaggle's "GPU T4 x2" is a free way to two GPUs.
+# About 20 minutes to read, and two to run. Kaggle's "GPU T4 x2" gives you two GPUs for free.
 
 # %% [markdown]
 # Read it here, or run it in
 # [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/01_multi_gpu.ipynb)
 # or
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/01_multi_gpu.ipynb).
-# The first cell installs the course where it is missing, and prints which machine it has found.
+# The first cell installs the course if it is missing and prints which machine it has found.
 
 # %%
 import importlib.util
@@ -50,8 +50,8 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The budget follows the device. How many devices are there? If only one, two processes will share it
-# below, which is correct, and slower.
+# The budget depends on the device. We also count the devices: if there is only one, two processes will
+# share it below, which is correct but slower.
 
 # %%
 from fasttricks import BASELINE, Distributed, choose_budget, load
@@ -64,9 +64,10 @@ devices = max(2, Distributed().count())
 budget, devices
 
 # %% [markdown]
-# First, what our recorded study found about this trick: how long training took with and without it, and
-# how many times as soon it was at a fixed validation accuracy (above 1 is sooner). Then the trick's card,
-# straight from the top of its file.
+# First, we print what our recorded study found about this trick: the seconds of training until a fixed
+# validation accuracy, without the trick and with it, and then for all seven tricks and for the other six.
+# Each ratio belongs to the run named just before it: above 1, that run gets there sooner. Below it is the
+# trick's card, straight from the top of its file.
 
 # %%
 from IPython.display import Markdown
@@ -81,8 +82,8 @@ Markdown(distributed.__doc__)
 # ## The hurt: a device that is full
 #
 # Larger batches keep a device busier. How far does that go? In a new process, we time one training step
-# at several batch sizes. `shares` cuts the cores into that many equal parts, and the process gets one: no
-# more than it will have later, beside others.
+# at several batch sizes. `shares` divides the cores into that many equal parts and gives the process one
+# of them, which is no more than it will have later, when other processes run beside it.
 
 # %%
 from fasttricks.study.limits import measure
@@ -91,7 +92,7 @@ batches = [4 * devices**power for power in range(8) if 4 * devices**power <= 512
 first = measure(1, batches, shares=devices, rounds=1).alone
 
 # %% [markdown]
-# From seconds a step to images a second:
+# We convert seconds per step to images per second:
 
 # %%
 import matplotlib.pyplot as plt
@@ -109,15 +110,15 @@ figure = plot(
 plt.show()
 
 # %% [markdown]
-# At the left the device waits, mostly for Python to tell it what to do. Where the line becomes flat, the
-# device is full: twice the images take twice as long. From there on, larger batches bring nothing, and
-# another device might.
+# At the left, the device spends time waiting, mostly for Python to tell it what to do. Where the line
+# becomes flat, the device is full: twice the images take twice as long. From there on, larger batches
+# bring no gain, but another device might.
 #
 # ## By hand: half and half is whole
 #
-# What must two devices tell each other? Take the smallest network there is, one weight, and four
-# images of one number each. The loss is the mean of the squares of `weight * x - y`. This is its slope in
-# the weight, on the whole batch, and on each half:
+# What must two devices tell each other? Take the smallest possible network, a single weight, and four
+# images of one number each. The loss is the mean of the squares of `weight * x - y`. Here is its slope
+# with respect to the weight, on the whole batch and on each half:
 
 # %%
 import torch
@@ -132,20 +133,21 @@ def slope(x, y):
 slope(x, y), slope(x[:2], y[:2]), slope(x[2:], y[2:])
 
 # %% [markdown]
-# The halves disagree, for they saw different images. But a mean of four is the mean of two means of two.
+# The halves disagree because they saw different images. But the mean of four numbers is also the mean of
+# the two halves' means.
 
 # %% tags=["nbval-check-output"]
 halves = (slope(x[:2], y[:2]) + slope(x[2:], y[2:])) / 2
 holds(halves == slope(x, y), "two half-batches average to the whole batch's gradient")
 
 # %% [markdown]
-# So each device needs only its own images, and one number in return: the average gradient. Then both
-# take the same step, and their copies of the weights stay equal for ever.
+# So each device needs only its own images, and it gets back one number: the average gradient. Both
+# devices then take the same step, so their copies of the weights always stay equal.
 #
-# The learning rate stays, for gradients are averaged, not added, and the *global* batch is the same.
-# (When it grows, see chapter 2.)
+# The learning rate stays the same because the gradients are averaged, not added, and the *global* batch
+# does not change. (If it grows, see chapter 2.)
 #
-# Are the halves the whole in a real network, too? We ask for every gradient at once, as one long row, in
+# Do the halves match the whole in a real network, too? We collect all the gradients in one long row, in
 # double precision so that rounding cannot hide anything.
 
 # %%
@@ -160,8 +162,8 @@ images = data.normalise(here.val.x[:64]).double()
 targets = torch.nn.functional.one_hot(here.val.y[:64], len(data.classes)).double()
 
 # %% [markdown]
-# A **shard** is one process's part of the batch. `gap` is how far the shards' average is from the whole
-# batch's gradient, as a share of the latter's length.
+# A **shard** is one process's part of the batch. `gap` measures how far the shards' average is from the
+# whole batch's gradient, as a fraction of the length of that gradient.
 
 
 # %%
@@ -179,8 +181,8 @@ def gap(shards):
 
 
 # %% [markdown]
-# Batch norm is the one layer in which images see each other: in training it subtracts the mean of *its
-# own* batch. We look at the gap with that switched off, and on.
+# Batch norm is the one layer in which images affect each other: in training, it subtracts the mean of
+# *its own* batch. We compute the gap with this switched off, then on.
 
 # %%
 found = {}
@@ -194,8 +196,9 @@ holds(found["stored statistics"] < 1e-9, "without batch statistics, halves are t
 holds(found["batch statistics"] > 1e-3, "with batch statistics, each shard sees its own mean")
 
 # %% [markdown]
-# The second gap is no fault, but it hurts when a shard has few images. `torch.nn.SyncBatchNorm` then shares
-# the statistics too, for two more messages a layer.
+# The second gap is not a bug, but it hurts when a shard has few images. In that case,
+# `torch.nn.SyncBatchNorm`, on GPUs only, shares the statistics too, at the cost of two more messages per
+# layer.
 
 # %%
 shards = [2, 4, 8, 16, 32]
@@ -209,13 +212,13 @@ plot(
 plt.show()
 
 # %% [markdown]
-# Read it from right to left: on the whole, the fewer images a shard has, the further the average is from
-# the gradient of the whole batch. At 1, the error is as long as the gradient itself.
+# Read the plot from right to left: in general, the fewer images a shard has, the further the average is
+# from the gradient of the whole batch. At a gap of 1, the error is as large as the gradient itself.
 #
 # ## Write it
 #
-# The trick has two halves. First, who takes which images? Every process draws the same batch from the
-# same seed, and keeps every N-th image.
+# The trick has two parts. First, which process takes which images? Every process draws the same batch
+# from the same seed and keeps every N-th image.
 
 
 # %%
@@ -226,11 +229,12 @@ def shard(values, rank, processes):
 [shard(torch.arange(10), rank, 3).tolist() for rank in range(3)]
 
 # %% [markdown]
-# Second, how do N devices average the long rows that they hold, one each? Sending all to one device would
-# make that one the bottleneck. In a **ring all-reduce** the devices stand in a circle, and each sends only
-# to the next. Every row is cut into N chunks, and in a round each device sends *one*: device r begins with
-# chunk r, and then sends on what has just come in. For N - 1 rounds the receiver *adds* its own numbers.
-# For N - 1 more it *replaces* them by the finished sums. Divided by N, these are the average.
+# Second, each of N devices holds one long row: how do they average these rows? Sending them all to one
+# device would make that device the bottleneck. In a **ring all-reduce**, the devices form a circle, and
+# each sends only to the next. Every row is cut into N chunks, and each device sends *one* chunk per
+# round: device r begins with chunk r and then passes on the chunk it has just received. For N - 1 rounds,
+# the receiver *adds* its own numbers. For N - 1 more, it *replaces* them with the finished sums. Dividing
+# these sums by N gives the average.
 
 
 # %%
@@ -248,7 +252,7 @@ def ring(held):  # held[rank, chunk]
 
 
 # %% [markdown]
-# Let every number be 1. Then what a device holds says how many devices have added to it.
+# Let every number be 1. The value that a device holds then shows how many devices have contributed to it.
 
 # %%
 states = list(ring(torch.ones(4, 4)))
@@ -257,13 +261,14 @@ tally(states, titles, "chunk", "device")
 plt.show()
 
 # %% [markdown]
-# Follow the left column. The first device sends its 1, so the second has 2 after round 1; it sends these, so
-# the third has 3; after round 3 the last has 4, a finished sum. The other columns do the same, each a device
-# further down, and from the bottom on to the top. Now every device owns one finished chunk, and three more
-# rounds carry it around.
+# Follow the left column. The first device sends its 1, so the second has 2 after round 1. The second
+# sends its 2, so the third has 3 after round 2. After round 3, the last has 4, a finished sum. The other
+# columns do the same, each starting one device further down and wrapping from the bottom to the top.
+# Every device now has one finished chunk, and three more rounds carry the chunks around the ring.
 #
-# Now count. In each of 2 (N - 1) rounds a device sends one chunk, an N-th of the gradient. Together that is
-# 2 (N - 1) / N times its bytes: less than twice, *however many devices there are*.
+# Now count the bytes. In each of the 2 (N - 1) rounds, a device sends one chunk, an N-th of the gradient.
+# In total, it sends 2 (N - 1) / N times the gradient's bytes: less than twice, *however many devices
+# there are*.
 
 # %%
 parameters = sum(parameter.numel() for parameter in net.parameters())
@@ -272,20 +277,21 @@ for n in (2, 8, 256):
     print(f"{n:3} devices: {2 * (n - 1) / n * size / 1e6:.2f} MB sent by each, a step")
 
 # %% [markdown]
-# `DistributedDataParallel` (DDP) hides even part of that. The backward pass finishes the last layer's
-# gradients first. DDP collects finished gradients in **buckets** (of 1 MiB for the first and 25 MiB for
-# the others, unless told otherwise), and sends a full bucket while earlier layers are still being
-# computed: sending and computing overlap. A small net's gradient fits one or two buckets, and little
-# overlaps. Where the processes share one machine's cores, no core is free to send early; there the
-# package asks for one bucket, which is one wait less per step.
+# `DistributedDataParallel` (DDP) even hides part of that cost. The backward pass finishes the last
+# layer's gradients first. DDP collects finished gradients in **buckets** (by default, 1 MiB for the first
+# and 25 MiB for the others) and sends each full bucket while earlier layers are still being computed, so
+# sending and computing overlap. A small network's gradient fits into one or two buckets, so little
+# overlaps. Where the processes share one machine's cores, no core is free to send early; in that case,
+# the package asks for one bucket, which saves one wait per step.
 #
-# The classic example: Goyal et al. 2017 ([arXiv 1706.02677](https://arxiv.org/abs/1706.02677)) gave 32
-# images to each of 256 GPUs, a global batch of 8,192, and trained ImageNet in one hour, with about 90 %
-# scaling efficiency from 8 to 256 GPUs.
+# In the classic example, Goyal et al. 2017 ([arXiv 1706.02677](https://arxiv.org/abs/1706.02677)) gave 32
+# images to each of 256 GPUs, for a global batch of 8,192, and trained on ImageNet in one hour, with about
+# 90 % scaling efficiency from 8 to 256 GPUs.
 #
 # ## Check it
 #
-# Our shards are the package's, and no image is lost or counted twice, whatever the numbers.
+# Our shards match the package's, and no image is lost or counted twice, whatever the number of images or
+# processes.
 
 # %% tags=["nbval-check-output"]
 rows = torch.arange(101)
@@ -295,8 +301,8 @@ holds(same, "ours is the package's")
 holds(torch.equal(torch.cat(parts).sort().values, rows), "every row is in exactly one shard")
 
 # %% [markdown]
-# That is not self-evident. PyTorch's own `DistributedSampler` makes all shards equally long by showing
-# some images twice. For training that is harmless. For an accuracy it is wrong.
+# You cannot take this for granted. PyTorch's own `DistributedSampler` makes all shards the same length by
+# showing some images twice. That is harmless for training, but wrong for measuring accuracy.
 
 # %% tags=["nbval-check-output"]
 from torch.utils.data import DistributedSampler
@@ -306,7 +312,7 @@ counted = sum(len(list(sampler)) for sampler in samplers)
 holds(counted == 104, "DistributedSampler counts 104 of 101 images")
 
 # %% [markdown]
-# And the ring: everybody ends with the sum, having sent what the formula says.
+# We check the ring too: every device ends with the sum and has sent as much as the formula says.
 
 # %% tags=["nbval-check-output"]
 numbers = torch.arange(25.0).view(5, 5)
@@ -318,8 +324,8 @@ holds(rounds / 5 == 2 * (5 - 1) / 5, "each sends 2 (N - 1) / N times the gradien
 # %% [markdown]
 # ## In your own loop
 #
-# You do not need this package for it. This is what turns a plain PyTorch script into one for several
-# devices; `-` goes, `+` comes.
+# You do not need this package for it. To turn a plain PyTorch script into one for several devices, remove
+# the `-` lines below and add the `+` lines.
 #
 # ```diff
 #  import argparse
@@ -372,16 +378,16 @@ holds(rounds / 5 == 2 * (5 - 1) / 5, "each sends 2 (N - 1) / N times the gradien
 #      return net
 # ```
 #
-# The whole is [`examples/distributed.py`](../examples/distributed.py), and torchrun starts it:
-# `torchrun --nproc-per-node 2 distributed.py`. Every process draws the same order and keeps its share of each
-# batch. The loss is weighted by the share's size, in case the batch does not divide. Only the process of rank 0
-# evaluates, prints, and would save.
+# The complete script is [`examples/distributed.py`](../examples/distributed.py), and you start it with
+# torchrun: `torchrun --nproc-per-node 2 distributed.py`. Every process draws the same order and keeps its
+# share of each batch. The loss is weighted by the share's size, in case the batch does not divide evenly.
+# Only the process with rank 0 evaluates and prints, and only it would save the model.
 #
 # ## Use it
 #
-# Now real processes. `train` starts them by torchrun, PyTorch's starter, each on its own device. torchrun
-# starts fresh processes, so it does not matter that this notebook has already used the device. The global
-# batch is the same, so is the seed.
+# Now we use real processes. `train` starts them with torchrun, PyTorch's launcher, each on its own
+# device. torchrun starts fresh processes, so it does not matter that this notebook has already used the
+# device. The global batch is the same, and so is the seed.
 
 # %%
 together = Distributed(devices, share_devices=True)
@@ -390,9 +396,10 @@ arms = train_arms(recipes, data, images=budget.images // 2, seeds=min(2, budget.
 accuracy_table(arms)
 
 # %% [markdown]
-# Read the gain first: its range should include zero, or nearly. The trick is about time; it must not
-# change what is learned. Then the seconds. On a CPU, both columns have *all* the cores, cut into processes
-# or not: no device was added. With two GPUs, the second column has twice the machine.
+# Read the gain first: its range should include zero, or nearly so. The trick is about time; it must not
+# change what is learned. Then read the seconds. On a CPU, both columns use *all* the cores, whether or
+# not they are divided among processes: no device was added. With two GPUs, the second column has twice
+# the hardware.
 
 # %%
 curves = {
@@ -403,8 +410,9 @@ plot(curves, "images seen", "validation accuracy", "one seed", marks=True)
 plt.show()
 
 # %% [markdown]
-# Where the lines part, it is because each process has its own batch-norm means, and because rounding errors
-# grow. Another seed would part them, too: compare the distance with the ranges in the table.
+# Where the lines diverge, the reason is that each process has its own batch-norm means and that rounding
+# errors grow. Another seed would make them diverge too, so compare the distance with the ranges in the
+# table.
 
 # %% tags=["nbval-check-output"]
 one, many = arms.values()
@@ -417,17 +425,17 @@ holds({run.processes for run in many} == {devices}, "and the processes were real
 # %% [markdown]
 # ## Break it: shards too small
 #
-# How much of N devices is real gain? There are two questions.
+# How much do you really gain from N devices? There are two ways to ask this.
 #
-# - **Weak scaling**: each gets as many images as the one process had. A perfect machine needs the *same*
-#   time for N times the work.
-# - **Strong scaling**: the batch of the one process is shared out. A perfect machine needs an *N-th* of the
-#   time.
+# - **Weak scaling**: each process gets as many images as the single process had. A perfect machine does N
+#   times the work in the *same* time.
+# - **Strong scaling**: the batch of the single process is divided among all of them. A perfect machine
+#   needs an *N-th* of the time.
 #
-# The perfect time over the measured one is the **efficiency**. `alone[b]` are the seconds of one process
-# with b images, `crowd[b]` those of N processes with b images *each*, a step. The two take turns, because
-# a machine's speed drifts. We also time the all-reduce by itself, on messages from a sixty-fourth of our
-# gradient to four times the gradient.
+# The **efficiency** is the perfect time divided by the measured time. `alone[b]` is the number of seconds
+# per step for one process with b images, and `crowd[b]` for N processes with b images *each*. We measure
+# the two in turns because a machine's speed drifts. We also time the all-reduce by itself, on messages
+# from a sixty-fourth of our gradient's size to four times its size.
 
 # %%
 messages = [size // 64 // 4 * 4, size // 8 // 4 * 4, size, 4 * size]
@@ -443,15 +451,17 @@ plt.axhline(1 / devices, color="grey")
 plt.show()
 
 # %% [markdown]
-# At 1 nothing is lost. At the grey line, 1 / N, all processes together are as fast as one alone, and below
-# it, slower. At the left end the step is short, and the messages are as long as ever. To the right the work
-# should outweigh them. On a CPU the processes also share one memory, which can cost more than messages do.
+# At an efficiency of 1, nothing is lost. At the grey line, 1 / N, all processes together are as fast as
+# one alone; below it, they are slower. At the left end, the step is short, but the messages are as long
+# as ever. Towards the right, the work should outweigh them. On a CPU, the processes also share one
+# memory, which can cost more than the messages do.
 #
 # ## What would 1,024 devices do?
 #
-# A model can guess. A ring has 2 (N - 1) rounds, and each sends an N-th of the gradient. A round takes a
-# fixed time, the **latency**, however short the message is, plus its bytes divided by the **bandwidth**, in
-# bytes a second. Two unknowns: we fit them on the shortest and the longest message only.
+# A model can estimate this. A ring has 2 (N - 1) rounds, and in each round every device sends an N-th of
+# the gradient. A round takes a fixed time, the **latency**, however short the message is, plus the
+# message's bytes divided by the **bandwidth**, in bytes per second. We fit these two unknowns to the
+# shortest and the longest message only.
 
 # %%
 pieces = {s: (s / devices, reduces[s] / (2 * (devices - 1))) for s in messages}
@@ -462,7 +472,8 @@ print(f"latency {1e6 * latency:.0f} microseconds, bandwidth {bandwidth / 1e9:.2f
 
 
 # %% [markdown]
-# Then we test it on messages that it has not seen, the gradient of our network among them.
+# Then we test the model on messages that the fit did not use, including one the size of our network's
+# gradient.
 
 
 # %%
@@ -475,7 +486,8 @@ for s in messages[1:3]:
     print(f"{s / 1e6:.2f} MB: {model:.2f} ms by the model, {measured:.2f} ms measured")
 
 # %% [markdown]
-# And on whole steps: by the model, a step together takes a step alone, plus the all-reduce.
+# We also test it on whole steps: according to the model, a joint step takes as long as a step alone plus
+# the all-reduce.
 
 # %%
 guess = [alone[b] / (alone[b] + wire(size, devices)) for b in batches]
@@ -484,11 +496,12 @@ plot(lines, "images a process", "efficiency (weak scaling)", scale="log", marks=
 plt.show()
 
 # %% [markdown]
-# Where the model runs above the measurement, something is missing in it: shared memory and caches on a
-# CPU, waiting for the slower process, DDP's own book-keeping. Where it runs below, computing and
-# sending may have overlapped. Where it is too kind here, so is what comes next.
+# Where the model lies above the measurement, it leaves something out: shared memory and caches on a CPU,
+# waiting for the slower process, or DDP's own bookkeeping. Where it lies below, computing and sending may
+# have overlapped. Where the model is too optimistic here, so is the next plot.
 #
-# It is a **prediction**, not a measurement: more devices than we have, connected as ours are.
+# That plot is a **prediction**, not a measurement: it assumes more devices than we have, connected as
+# ours are.
 
 # %%
 counts = [2, 4, 8, 16, 64, 256, 1024]
@@ -500,42 +513,47 @@ plot(lines, "devices", "predicted efficiency", "a prediction", scale="log", mark
 plt.show()
 
 # %% [markdown]
-# The bytes hardly grow with N, but the rounds do: a ring of 1,024 has 2,046, and each costs a latency. So
-# large machines use trees, and rings of rings, and give each device as much work as it can hold.
+# The bytes per device hardly grow with N, but the number of rounds does: a ring of 1,024 devices has
+# 2,046 rounds, and each costs one latency. Large machines therefore use trees and rings of rings, and
+# give each device as much work as it can hold.
 #
 # ## Questions
 #
 # **1. DDP averages the gradients. Must I change the learning rate when I go from one GPU to four?**
 #
-# <details><summary>Answer</summary>Not if the global batch stays the same, each GPU taking a quarter. If
-# each GPU keeps its batch, the global batch has grown four times, and chapter 2 says what to do.</details>
+# <details><summary>Answer</summary>Not if the global batch stays the same and each GPU takes a quarter of
+# it. If each GPU keeps its batch size, the global batch is four times as large, and chapter 2 explains
+# what to do.</details>
 #
 # **2. Why do the bytes that a device sends in a ring hardly depend on the number of devices?**
 #
-# <details><summary>Answer</summary>More devices mean more rounds, but smaller chunks: each sends
-# 2 (N - 1) / N gradients in all. But the latencies add up, one a round.</details>
+# <details><summary>Answer</summary>More devices mean more rounds but smaller chunks: in total, each
+# device sends 2 (N - 1) / N times the gradient. The latencies still add up, one per round.</details>
 #
 # **3. Each process shuffles with its own seed. What goes wrong?**
 #
-# <details><summary>Answer</summary>Shards of different orders overlap: some images are seen twice in an
-# epoch, others never. All must draw one order, and take different parts of it.</details>
+# <details><summary>Answer</summary>Shards taken from different orders overlap: some images are seen twice
+# in an epoch, others never. All processes must draw the same order and take different parts of
+# it.</details>
 #
-# **4. Your accuracy with four GPUs differs in the third digit from that with one. A bug?**
+# **4. Your accuracy with four GPUs differs in the third digit from that with one. Is this a bug?**
 #
-# <details><summary>Answer</summary>Not necessarily: batch norm sees a quarter of the batch, and sums are
-# rounded in another order. Compare with the spread over seeds.</details>
+# <details><summary>Answer</summary>Not necessarily: batch norm sees only a quarter of the batch, and sums
+# are rounded in a different order. Compare the difference with the spread over seeds.</details>
 #
 # **5. What must be the same on every process, and what must not?**
 #
-# <details><summary>Answer</summary>The same: first weights, order of images, learning rate at each step.
-# Different: the shard, and the chance that acts on each shard's images.</details>
+# <details><summary>Answer</summary>The same: the initial weights, the order of the images, and the
+# learning rate at each step. Different: the shard, and the randomness applied to each shard's
+# images.</details>
 #
 # ## Exercises
 #
-# Replace `raise NotImplementedError` by your code and run the cell. A wrong answer gets a hint.
+# Replace `raise NotImplementedError` with your code and run the cell. If your answer is wrong, you get a
+# hint.
 #
 # **Exercise 1.** How many bytes does each process send in one ring all-reduce of the fp32 gradient of a
-# network with so many parameters?
+# network with the given number of parameters?
 
 
 # %%
@@ -558,8 +576,8 @@ check("distributed", 1, sent)
 #
 # </details>
 #
-# **Exercise 2.** Shard in contiguous blocks instead: the first process gets the first rows, and so on.
-# No row may be lost or doubled, and sizes may differ by one at most, the longer ones first.
+# **Exercise 2.** Shard in contiguous blocks instead: the first process gets the first rows, and so on. No
+# row may be lost or duplicated, and block sizes may differ by at most one, with the longer blocks first.
 
 
 # %%
@@ -579,8 +597,8 @@ check("distributed", 2, block)
 #
 # </details>
 #
-# **Exercise 3.** The last batch of an epoch rarely divides. Given the mean gradient of each shard, a row
-# each, and how many images each shard had, return the mean gradient of the whole batch.
+# **Exercise 3.** The last batch of an epoch rarely divides evenly. Given the mean gradient of each shard,
+# one per row, and the number of images in each shard, return the mean gradient of the whole batch.
 
 
 # %%
@@ -603,8 +621,8 @@ check("distributed", 3, combine)
 #
 # ## Further reading
 #
-# - Li et al. 2020, [arXiv 2006.15704](https://arxiv.org/abs/2006.15704): how DDP works, buckets and
-#   overlap included.
+# - Li et al. 2020, [arXiv 2006.15704](https://arxiv.org/abs/2006.15704): how DDP works, including buckets
+#   and overlap.
 # - Goyal et al. 2017, [arXiv 1706.02677](https://arxiv.org/abs/1706.02677): ImageNet in one hour.
 # - Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations",
-#   Journal of Parallel and Distributed Computing 69: the ring, and why nothing sends fewer bytes.
+#   Journal of Parallel and Distributed Computing 69: the ring, and why no algorithm sends fewer bytes.

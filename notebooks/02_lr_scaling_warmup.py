@@ -18,9 +18,9 @@
 # %% [markdown]
 # # 2. Learning-rate scaling and warm-up
 #
-# A larger batch keeps a device busier, but it leaves fewer steps. If each step is as long as before, the
-# network simply does not get far. This chapter shows how much longer the steps should be, why the first
-# ones should be short, and where the rule ends.
+# A larger batch keeps a device busier, but it leaves fewer steps. If the steps stay as long as before,
+# the network does not get far. This chapter shows how much longer the steps should be, why the first ones
+# should be short, and where the rule stops working.
 #
 # About 15 minutes to read, and two to run.
 
@@ -29,7 +29,7 @@
 # [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/02_lr_scaling_warmup.ipynb)
 # or
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/02_lr_scaling_warmup.ipynb).
-# The first cell installs the course where it is missing, and prints which machine it has found.
+# The first cell installs the course if it is missing and prints which machine it has found.
 
 # %%
 import importlib.util
@@ -48,8 +48,8 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The budget follows the device. It says which network we train, on how many images, and how often. Most
-# runs of this chapter see half of them.
+# The budget depends on the device. It sets which network we train, on how many images, and how many
+# times. Most runs in this chapter use half of these images.
 
 # %%
 from fasttricks import BASELINE, LRScaling, choose_budget, load, train
@@ -62,9 +62,10 @@ half = budget.images // 2
 budget
 
 # %% [markdown]
-# First, what our recorded study found about this trick: how long training took with and without it, and
-# how many times as soon it was at a fixed validation accuracy (above 1 is sooner). Then the trick's card,
-# straight from the top of its file.
+# First, we print what our recorded study found about this trick: the seconds of training until a fixed
+# validation accuracy, without the trick and with it, and then for all seven tricks and for the other six.
+# Each ratio belongs to the run named just before it: above 1, that run gets there sooner. Below it is the
+# trick's card, straight from the top of its file.
 
 # %%
 from IPython.display import Markdown
@@ -78,8 +79,9 @@ Markdown(scaling.__doc__)
 # %% [markdown]
 # ## The hurt: a larger batch falls behind
 #
-# The rule was found for SGD with momentum, so we begin there (it wants a weaker weight decay than our AdamW
-# baseline). We keep the rate and the number of images, and change the batch alone.
+# The rule was found for SGD with momentum, so we start with that optimiser (it needs a weaker weight
+# decay than our AdamW baseline). We keep the rate and the number of images fixed and change only the
+# batch.
 
 # %%
 from dataclasses import replace
@@ -91,7 +93,7 @@ for batch in (64, 256, 1024):
     same[batch] = train(recipe, data, images=half, label=f"batch {batch}, same rate")
 
 # %% [markdown]
-# How far did each one get, with the same images seen?
+# How far did each run get with the same number of images?
 
 # %%
 import matplotlib.pyplot as plt
@@ -106,20 +108,21 @@ plot(curves, "images seen", "validation accuracy", "SGD, the same rate", marks=T
 plt.show()
 
 # %% [markdown]
-# The larger the batch, the later its curve rises, and the lower it ends. The largest may not rise at all.
-# That would be too bad to be the learning rate alone, so before we blame it, let us look for a second
-# culprit.
+# The larger the batch, the later its curve rises and the lower it ends. The curve of the largest batch
+# may not rise at all. The learning rate alone would not explain such a bad result, so before we blame it,
+# we look for a second cause.
 #
-# It is batch norm. In validation, it uses a *running* mean and variance, which each step moves a tenth of
-# the way. A run of few steps is judged with numbers that still remember the untrained network. How much?
+# The second cause is batch norm. During validation, it uses a *running* mean and variance, and each
+# training step moves these a tenth of the way to the current batch's values. A run with few steps is
+# therefore judged with numbers that still come partly from the untrained network. How large is that part?
 
 # %%
 for batch, run in same.items():
     print(f"batch {batch:5}: {run.steps:4} steps, {0.9**run.steps:.3f} of the starting value left")
 
 # %% [markdown]
-# torch's own layer agrees: its running variance starts at 1, and we feed it constant images, whose variance
-# is 0.
+# torch's own layer confirms this. Its running variance starts at 1, and we feed it constant images, whose
+# variance is 0.
 
 # %% tags=["nbval-check-output"]
 import torch
@@ -131,9 +134,9 @@ left = norm.running_var.item()
 holds(abs(left - 0.9**12) < 1e-4, "after n steps, 0.9 ** n of the first variance is left")
 
 # %% [markdown]
-# So we refresh these numbers before we judge: forward passes over 2,000 training images, no labels and no
-# gradients. torch has a function for it. From here on our figures and tables are measured this way. Only
-# the line that each run prints at its end is as trained.
+# So we refresh these numbers before we judge a network, with forward passes over 2,000 training images
+# that need no labels or gradients. torch has a function for this. From here on, we measure our figures
+# and tables this way. Only the line that each run prints at its end still uses the numbers from training.
 
 # %%
 from torch.optim.swa_utils import update_bn
@@ -160,9 +163,9 @@ plt.xticks(places, list(same))
 plt.show()
 
 # %% [markdown]
-# The space between the lines was bookkeeping. (Even the small batch may gain a little: its running mean
-# holds about ten batches, and 2,000 images are steadier.) What the upper line still loses to the right is
-# the true hurt: too few steps, each as short as before.
+# The gap between the lines came only from outdated batch-norm numbers. (Even the small batch may gain a
+# little, because its running mean covers about ten batches, and 2,000 images give a steadier mean.) What
+# the upper line still loses towards the right is the real damage: too few steps, each as short as before.
 
 # %% tags=["nbval-check-output"]
 holds(fresh[1024] < fresh[64], "at the same rate the batch of 1,024 is behind that of 64")
@@ -170,8 +173,9 @@ holds(fresh[1024] < fresh[64], "at the same rate the batch of 1,024 is behind th
 # %% [markdown]
 # ## By hand: ten small steps or one large
 #
-# Ten images, one weight. Suppose that each image pulls on the weight by a fixed number, wherever the
-# weight is. Ten steps of rate 0.1 add the pulls up; one step takes their mean, at ten times the rate.
+# Take ten images and one weight. Suppose that each image pulls on the weight by a fixed amount, wherever
+# the weight is. Ten steps at a rate of 0.1 add up the pulls; one step takes their mean at ten times the
+# rate.
 
 # %%
 pulls = torch.tensor([3.0, -1, 2, 0, 4, 1, -2, 5, 3, 1], dtype=torch.float64)
@@ -185,9 +189,10 @@ w.item(), one.item()
 holds(torch.allclose(w, one), "k steps at a fixed slope are one step at k times the rate")
 
 # %% [markdown]
-# That is the whole linear rule: k times the batch, k times the rate, for a sum is k times a mean. It rests
-# on one assumption, that the slope does not change on the way. In a valley it does. Take the loss w² / 2, whose slope is w itself, and start at 1.
-# Each small step leaves a share 1 - lr; the one large step leaves 1 - k · lr.
+# That is the whole linear rule: k times the batch needs k times the rate, because a sum is k times a
+# mean. The rule rests on one assumption: the slope does not change on the way. In a valley, it does
+# change. Take the loss w² / 2, whose slope is w itself, and start at 1. Each small step multiplies w by 1
+# - lr; the one large step multiplies it by 1 - k · lr.
 
 # %%
 ks = list(range(1, 46))
@@ -198,8 +203,9 @@ plot(lines, "k", "position (lowest point at 0)", "a valley")
 plt.show()
 
 # %% [markdown]
-# On the left the lines touch: there the rule is good. Then the large step goes too far. Where its line is
-# below zero it has crossed the valley, and beyond -1 it ends farther away than it began.
+# On the left, the lines touch, so the rule works well there. Further right, the large step goes too far.
+# Where its line is below zero, the step has crossed the valley, and below -1 it ends farther away than it
+# began.
 
 # %% tags=["nbval-check-output"]
 holds(abs(small[1] - large[1]) < 0.01, "for small k · lr the two nearly agree")
@@ -207,9 +213,9 @@ holds(all(x < 0 for k, x in zip(ks, large, strict=True) if k > 20), "past k · l
 holds(abs(large[-1]) > 1, "past k · lr = 2 it ends farther away than it began")
 
 # %% [markdown]
-# How long a step may be depends on how sharply the loss bends, and a fresh network often stands where it
-# bends most. A toy with this habit is w⁴ / 4, of slope w³: steep far away, flat near the end. We walk down
-# from 2 at a rate of 0.6.
+# How long a step can be depends on how sharply the loss curves, and an untrained network often starts
+# where it curves most. A toy loss that behaves this way is w⁴ / 4, with slope w³: it is steep far away
+# and flat near the lowest point. We walk down from 2 at a rate of 0.6.
 
 
 # %%
@@ -224,8 +230,9 @@ at_once = walk([0.6] * 4)
 [round(w, 2) for w in at_once]
 
 # %% [markdown]
-# The first step jumps over the valley to a steeper place, the next one jumps farther. Now the same rate,
-# but we begin at a tenth of it and reach it after five steps. This is **warm-up**.
+# The first step jumps across the valley to a steeper place, and the next one jumps even farther. Now we
+# use the same rate, but we start at a tenth of it and reach the full rate after five steps. This is
+# called **warm-up**.
 
 # %%
 rising = [0.06 + 0.54 * step / 5 for step in range(5)]
@@ -239,12 +246,12 @@ holds(0 < warmed[-1] < 0.5, "with a ramp to the same rate, it settles")
 # %% [markdown]
 # ### Why Adam wants the square root
 #
-# Adam divides every step by the usual size of the gradient. In a small batch, most of that size is noise:
-# the luck of which images were drawn. The mean of k times as many images has noise smaller by √k, so Adam
-# divides by less, and its steps towards the goal grow by √k *with no change of the rate*. Only the other
-# √k is left to us.
+# Adam divides every step by the typical size of the gradient. In a small batch, most of that size is
+# noise, which comes from the random choice of images. The mean over k times as many images has √k times
+# less noise, so Adam divides by a smaller number, and its steps towards the goal grow by a factor of √k
+# *with no change of the rate*. We only need to add the other √k.
 #
-# We watch torch's Adam do it: 2,000 weights, a weak common pull, strong noise.
+# We can see this in torch's Adam, with 2,000 weights, a weak common pull, and strong noise.
 
 
 # %%
@@ -259,8 +266,8 @@ def travel(batch, lr, steps):
 
 
 # %% [markdown]
-# First 1,600 steps of batch 1; then, on as many images, 100 steps of batch 16 under three rules. We print how
-# far each gets, as a multiple of the first.
+# First, we take 1,600 steps with batch 1. Then we take 100 steps with batch 16, on the same number of
+# images, under three rules. We print how far each run gets as a multiple of the first.
 
 # %%
 far = travel(1, 1e-3, 1600)
@@ -272,11 +279,11 @@ holds(abs(ratio["rate times 4"] - 1) < 0.2, "Adam, 16 times the batch: 4 times t
 holds(ratio["rate times 16"] > 3, "the linear rule takes it several times too far")
 
 # %% [markdown]
-# Remember the condition: noise must outweigh the pull. We may meet a case where it does not.
+# Remember the condition: the noise must outweigh the pull. We may see a case below where it does not.
 #
 # ## Write it
 #
-# Two functions: by how much, and how soon.
+# We need two functions: one says by how much to scale the rate, the other how soon to reach it.
 
 
 # %%
@@ -289,7 +296,8 @@ def warm_up(step, ramp, start):
 
 
 # %% [markdown]
-# Their product is the factor on the rate. Here it is for a run of 100 steps, a fifth of them a ramp.
+# We multiply the rate by their product. Here is this factor for a run of 100 steps, with a ramp over the
+# first fifth.
 
 # %%
 steps = list(range(100))
@@ -301,12 +309,12 @@ plot({name: (steps, f) for name, f in factors.items()}, "step", "factor on the r
 plt.show()
 
 # %% [markdown]
-# All ramps end at step 20. The linear rule takes a batch of 256 as high as the square root takes 1,024: the
-# two lines lie on each other.
+# All ramps end at step 20. The linear rule raises the rate as far for a batch of 256 as the square root
+# does for 1,024, so the two lines coincide.
 #
 # ## Check it
 #
-# First, ours is the package's, for every rule and step.
+# First, our functions match the package's for every rule and step.
 
 # %% tags=["nbval-check-output"]
 rules = [(b, r) for b in (32, 64, 256, 1024) for r in ("linear", "sqrt")]
@@ -317,7 +325,7 @@ equal = all(warm_up(s, r, 0.1) == scaling.warm_up(s, r, 0.1) for s, r in ramps)
 holds(equal, "our ramp is the package's")
 
 # %% [markdown]
-# Second, the ramp is torch's `LinearLR`.
+# Second, our ramp gives the same rates as torch's `LinearLR`.
 
 # %% tags=["nbval-check-output"]
 sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
@@ -330,9 +338,9 @@ for step in steps:
 holds(max(off) < 1e-9, "torch's LinearLR gives the same rates")
 
 # %% [markdown]
-# Third, a law. torch's scheduler counts its own calls, and libraries have been known to call it once per
-# process. Our rate is a pure function of the step. It knows the *global* batch, which all processes share,
-# and nothing about how many they are.
+# Third, we check a law. torch's scheduler counts its own calls, and some libraries have called it once
+# per process. Our rate is a pure function of the step. It uses the *global* batch, which all processes
+# share, but not the number of processes.
 
 # %% tags=["nbval-check-output"]
 from fasttricks import Distributed
@@ -347,8 +355,8 @@ for processes in (2, 4):
 # %% [markdown]
 # ## In your own loop
 #
-# You do not need this package for it. In a plain PyTorch script the trick is these lines; `-` goes, `+`
-# comes.
+# You do not need this package to use the trick. In a plain PyTorch script, it takes only these lines:
+# remove those marked `-` and add those marked `+`.
 #
 # ```diff
 #  MODEL, SIZE = "test_resnet", 28  # timm's name; pixels a side
@@ -364,12 +372,13 @@ for processes in (2, 4):
 #          loss.backward()
 # ```
 #
-# The whole is [`examples/scaling.py`](../examples/scaling.py). The optimiser is AdamW, so the rate grows with
-# the square root of the batch. With SGD, leave out `** 0.5`.
+# The complete script is [`examples/scaling.py`](../examples/scaling.py). The optimiser is AdamW, so the
+# rate grows with the square root of the batch. With SGD, leave out `** 0.5`.
 #
 # ## Use it
 #
-# Back to SGD. The larger batches run again, at k times the rate, with a fifth of the steps as a ramp.
+# Now we return to SGD. We run the larger batches again at k times the rate, with a ramp over the first
+# fifth of the steps.
 
 # %%
 linear = {64: same[64]}
@@ -378,7 +387,7 @@ for batch in (256, 1024):
     linear[batch] = train(recipe, data, images=half, label=f"batch {batch}, linear")
 
 # %% [markdown]
-# One point a run, all with refreshed batch norm.
+# Each point is one run, measured with refreshed batch norm.
 
 # %%
 caught = {batch: score(run.net) for batch, run in linear.items()}
@@ -391,14 +400,15 @@ plt.xticks(places, list(same))
 plt.show()
 
 # %% [markdown]
-# The distance between the lines is what scaling wins back. At 256 it should be most of the loss. At 1,024
-# the upper line may come down all the same: we will see why below.
+# The gap between the lines is what scaling recovers. At 256, it should be most of the lost accuracy. At
+# 1,024, the upper line may still come down; we will see why below.
 #
-# Goyal et al. 2017 (arXiv 1706.02677) trained ResNet-50 on ImageNet with this rule at a batch of 8,192 in
-# one hour, at the accuracy of the small batch. Their ramp alone took five epochs, more than our whole run.
+# Goyal et al. 2017 (arXiv 1706.02677) used this rule to train ResNet-50 on ImageNet with a batch of 8,192
+# in one hour, and reached the accuracy of the small batch. Their ramp alone took five epochs, which is
+# longer than our whole run.
 #
-# Now our baseline, which is AdamW: four times its batch, both rules, several seeds. `train_arms` lets them
-# take turns.
+# Now we scale our baseline, which uses AdamW. We train with four times its batch, under both rules, with
+# several seeds. `train_arms` alternates between the arms.
 
 # %%
 small, big = BASELINE.batch, 4 * BASELINE.batch
@@ -415,14 +425,14 @@ arms = {
 accuracy_table(arms)
 
 # %% [markdown]
-# Read *lowest and highest gain* first. Where a range lies below zero, the larger batch is still behind at
-# equal images. If the linear rule is ahead of the square root here, it is no contradiction, and the likely
-# reason is that condition on noise: in so short a run the network is still far from its goal, all images
-# pull much the same way, and Adam has little noise to divide by. The square root is the rule for the long
-# middle of training.
+# Read *lowest and highest gain* first. Where a range lies below zero, the larger batch is still behind
+# for the same number of images. If the linear rule is ahead of the square root here, this is not a
+# contradiction. The likely reason is the condition on noise: in such a short run, the network is still
+# far from its goal, all images pull in much the same direction, and Adam has little noise to divide by.
+# The square root is the rule for the long middle part of training.
 #
-# A larger batch, then, wins nothing at equal images. What it can buy is time. Images a second, taken from
-# all runs so far, evaluation not counted:
+# So a larger batch gains nothing for the same number of images. What it can save is time. Here are the
+# images per second of all runs so far, not counting evaluation:
 
 # %%
 runs = [*same.values(), *linear.values(), *(run for arm in arms.values() for run in arm)]
@@ -435,15 +445,15 @@ plt.xticks(range(len(speeds)), list(speeds))
 plt.show()
 
 # %% [markdown]
-# Where this line is flat or falls, the device is full, and a still larger batch buys nothing. A GPU has
-# thousands of lanes to fill, and several GPUs share one batch between them. A CPU is soon full.
+# Where this line is flat or falls, the device is full, and an even larger batch saves nothing. A GPU has
+# thousands of lanes to fill, and several GPUs split one batch between them. A CPU fills up quickly.
 
 # %% [markdown]
 # ## Break it
 #
-# First, leave the ramp out. For 64 times the batch, the linear rule asks for 64 times the rate. Such a batch
-# would leave too few steps to look at, so we borrow its rate for a batch of 256. To see what each step
-# does, we write down the loss of every batch, before the step.
+# First, we leave out the ramp. For 64 times the batch, the linear rule requires 64 times the rate. Such a
+# batch would leave too few steps to look at, so we use its rate with a batch of 256. To see what each
+# step does, we record the loss of every batch before the step.
 
 # %%
 import math
@@ -471,8 +481,8 @@ def watch(recipe, seed, steps):
 
 
 # %% [markdown]
-# Two seeds each, with a ramp over the first three tenths of the run and without one. A blind guess among ten
-# classes has a loss of log 10, the grey line.
+# We run two seeds with a ramp over the first three tenths of the run, and two without a ramp. A blind
+# guess among ten classes has a loss of log 10, which the grey line shows.
 
 # %%
 high = replace(SGD, lr=64 * SGD.lr)
@@ -490,15 +500,16 @@ plt.show()
 ends
 
 # %% [markdown]
-# Look at the first steps. All four begin near the grey line: they know nothing yet. Where a line without a
-# ramp jumps *up* from there, it is the toy again, thrown to a steeper place. Then look at where the lines
-# end, and at the refreshed validation accuracies below the figure. A pair of one seed has the same first
-# weights, the same images and in the end the same rate; the only difference is how it began. Where the ends
-# are close or reversed, the rate was not beyond your network's edge, or the run was too short for either.
-# Batch norm, which rescales whatever comes, is kind to such rates; a network without it may well end in
-# `nan`.
+# Look at the first steps. All four runs begin near the grey line, because they have learned nothing yet.
+# Where a line without a ramp jumps *up* from there, it behaves like the toy, which was thrown to a
+# steeper place. Then look at where the lines end, and at the refreshed validation accuracies below the
+# figure. The two runs with the same seed have the same initial weights, the same images and, in the end,
+# the same rate; they differ only in how they began. Where the ends are close or reversed, the rate was
+# not beyond your network's limit, or the run was too short for both. Batch norm rescales whatever it
+# receives, which makes such rates less harmful; a network without it may well end in `nan`.
 #
-# Second, the end of linear scaling. Here are, for each linear run, the steps and the sum of their rates.
+# Second, we look at where linear scaling ends. For each linear run, we print the number of steps and the
+# sum of their rates.
 
 # %%
 for batch, run in linear.items():
@@ -506,17 +517,17 @@ for batch, run in linear.items():
     print(f"batch {batch:5}: {run.steps:4} steps, their rates add up to {spent:.2f}")
 
 # %% [markdown]
-# But for the ramp and a remainder, the rule spends the same sum of rates on ever fewer steps. That is
-# worth as much only while the slope stays the same over k small steps. With so few steps in all, it does
-# not: the network has no time to turn. Then the answer is more images, or a smaller batch, not a higher
-# rate.
+# Apart from the ramp and a remainder, the rule spreads the same sum of rates over fewer and fewer steps.
+# These steps achieve as much only while the slope stays the same over k small steps. With so few steps in
+# total, it does not: the network has no time to change direction. In that case, use more images or a
+# smaller batch, not a higher rate.
 #
 # ## Questions
 #
-# **1. Why does a sum of k small steps ask for k times the rate, and not for k times the gradient?**
+# **1. Why does replacing k small steps require k times the rate, and not k times the gradient?**
 #
 # <details><summary>Answer</summary>The loss is a mean over the batch, so the gradient of a large batch is
-# no longer than that of a small one. Only the rate can make up for the lost steps.</details>
+# no larger than that of a small one. Only the rate can make up for the lost steps.</details>
 #
 # **2. Four processes with 64 images each: which batch goes into the rule?**
 #
@@ -525,25 +536,26 @@ for batch, run in linear.items():
 #
 # **3. Where does the linear rule break on a curved loss?**
 #
-# <details><summary>Answer</summary>Where the slope changes within k small steps: when k · lr times the
-# curvature is no longer small. Past 2 the step diverges.</details>
+# <details><summary>Answer</summary>Where the slope changes within k small steps, that is, when k · lr
+# times the curvature is no longer small. Above 2, the step diverges.</details>
 #
-# **4. Why is Adam satisfied with √k?**
+# **4. Why does Adam need only √k?**
 #
-# <details><summary>Answer</summary>Its divisor is mostly noise, which shrinks by √k in the larger batch, so
-# its steps already grow by √k.</details>
+# <details><summary>Answer</summary>Its divisor is mostly noise, which shrinks by a factor of √k in the
+# larger batch, so its steps already grow by √k.</details>
 #
-# **5. Your run of 30 large steps validates like a coin toss. What do you check first?**
+# **5. After 12 large steps, your run's validation accuracy is no better than guessing. What do you check
+# first?**
 #
 # <details><summary>Answer</summary>Whether batch norm's running mean and variance have caught up; refresh
 # them and validate again.</details>
 #
 # ## Exercises
 #
-# Replace `raise NotImplementedError` by your code and run the cell. A wrong answer gets a hint.
+# Replace `raise NotImplementedError` with your code and run the cell. A wrong answer gets a hint.
 #
-# **Exercise 1.** Return the new rate. `batch` is the batch of one process; SGD scales linearly, AdamW by
-# the square root.
+# **Exercise 1.** Return the new rate. `batch` is the batch of one process. Scale linearly for SGD and by
+# the square root for AdamW.
 
 
 # %%
@@ -567,8 +579,8 @@ check("scaling", 1, new_rate)
 #
 # </details>
 #
-# **Exercise 2.** Return the rate at a step, with a ramp of `ramp` steps from `start * lr` to `lr`, without
-# looking above. A ramp of 0 means none.
+# **Exercise 2.** Without looking above, return the rate at a step, with a ramp of `ramp` steps from
+# `start * lr` to `lr`. A ramp of 0 means no ramp.
 
 
 # %%
@@ -589,8 +601,8 @@ check("scaling", 2, warmed_rate)
 #
 # </details>
 #
-# **Exercise 3.** In a valley c · w² / 2, whose slope is c · w, return the k at which one step of rate
-# k · lr ends exactly as far from the lowest point as it began, on the other side.
+# **Exercise 3.** For a valley c · w² / 2, whose slope is c · w, return the k for which one step at rate k
+# · lr ends on the other side of the lowest point, exactly as far from it as it began.
 
 
 # %%
@@ -614,9 +626,9 @@ check("scaling", 3, largest_k)
 #
 # - Goyal et al. 2017, [arXiv 1706.02677](https://arxiv.org/abs/1706.02677): the linear rule and gradual
 #   warm-up.
-# - Krizhevsky 2014, [arXiv 1404.5997](https://arxiv.org/abs/1404.5997): the square root, from keeping the
-#   noise of a step the same.
-# - Malladi et al. 2022, [arXiv 2205.10287](https://arxiv.org/abs/2205.10287): the square-root rule for
-#   Adam, derived.
-# - McCandlish et al. 2018, [arXiv 1812.06162](https://arxiv.org/abs/1812.06162): how large a batch is worth
-#   its while.
+# - Krizhevsky 2014, [arXiv 1404.5997](https://arxiv.org/abs/1404.5997): the square root, derived by
+#   keeping the noise of a step the same.
+# - Malladi et al. 2022, [arXiv 2205.10287](https://arxiv.org/abs/2205.10287): a derivation of the
+#   square-root rule for Adam.
+# - McCandlish et al. 2018, [arXiv 1812.06162](https://arxiv.org/abs/1812.06162): how large a batch is
+#   still worth using.

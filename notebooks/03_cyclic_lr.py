@@ -18,9 +18,10 @@
 # %% [markdown]
 # # 3. Cyclic learning rates and one-cycle
 #
-# The learning rate says how far each step goes. Long steps travel fast and never settle; short steps
-# settle and never arrive. So let the rate move: up, to travel, and down, to settle. This chapter finds
-# out how high it may go, draws the two best known shapes, and turns the momentum the other way.
+# The learning rate sets how far each step goes. Long steps travel fast but never settle; short steps
+# settle but never arrive. So we let the rate move: up to travel, then down to settle. In this chapter, we
+# find out how high it can go, plot the two best-known shapes, and move the momentum in the opposite
+# direction.
 #
 # About 15 minutes to read, and two to run.
 
@@ -29,7 +30,7 @@
 # [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/03_cyclic_lr.ipynb)
 # or
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/03_cyclic_lr.ipynb).
-# The first cell installs the course where it is missing, and prints which machine it has found.
+# The first cell installs the course if it is missing and prints which machine it has found.
 
 # %%
 import importlib.util
@@ -48,7 +49,8 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The budget follows the device. It says which network we train, on how many images, and how often.
+# The budget depends on the device. It sets which network we train, on how many images, and how many
+# times.
 
 # %%
 from fasttricks import BASELINE, Cyclic, OneCycle, choose_budget, load, train
@@ -58,9 +60,10 @@ budget, data = choose_budget(), load()
 budget
 
 # %% [markdown]
-# First, what our recorded study found about this trick: how long training took with and without it, and
-# how many times as soon it was at a fixed validation accuracy (above 1 is sooner). Then the trick's card,
-# straight from the top of its file.
+# First, we print what our recorded study found about this trick: the seconds of training until a fixed
+# validation accuracy, without the trick and with it, and then for all seven tricks and for the other six.
+# Each ratio belongs to the run named just before it: above 1, that run gets there sooner. Below it is the
+# trick's card, straight from the top of its file.
 
 # %%
 from IPython.display import Markdown
@@ -74,8 +77,9 @@ Markdown(cyclic.__doc__)
 # %% [markdown]
 # ## The hurt: it knows more than it shows
 #
-# We train plainly, with one rate from the first step to the last. On the way we look sixteen times at
-# half of the validation images, for a look costs time as well. We draw the second half of the run.
+# We train without any tricks, at one rate from the first step to the last. Along the way we evaluate
+# sixteen times, on half of the validation images because evaluation also takes time. We plot the second
+# half of the run.
 
 # %%
 from dataclasses import dataclass, replace
@@ -94,10 +98,11 @@ plot(
 plt.show()
 
 # %% [markdown]
-# Where a mark is lower than the one before, that is not the luck of the images, for they are always the
-# same. It is the network, thrown about by steps too long to settle with.
+# Where a mark is lower than the one before, the choice of images is not the cause, because they are
+# always the same. The cause is the network, which is thrown about by steps that are too long for it to
+# settle.
 #
-# Now the same run once more, but in its last quarter the rate drops to a twentieth. A trick is any small
+# Now we repeat the same run, but drop the rate to a twentieth in the last quarter. A trick is any small
 # frozen dataclass that names its slot, so we write one of our own. The loop asks it for a factor before
 # each step.
 
@@ -118,8 +123,8 @@ drop = train(BASELINE + Drop(), quick, evaluations=16, label="drop")
 drop_scores = [point[2] for point in drop.curve]
 
 # %% [markdown]
-# Same first weights, same images in the same order. Only the end differs. What is the worst change between
-# two looks in the last quarter, and where does each run end?
+# Both runs start from the same weights and see the same images in the same order. Only the end differs.
+# What is the worst change between two evaluations in the last quarter, and where does each run end?
 
 # %%
 from itertools import pairwise
@@ -133,18 +138,20 @@ for name, scores in both.items():
     print(f"{name:12} worst change {100 * worst:+.1f} points, ends at {scores[-1]:.3f}")
 
 # %% [markdown]
-# The lines part where the rate drops. See what the dashed one does once its steps are short: where it
-# climbs above the other, the network knew more than it had shown. A worst change above zero means that it
-# never fell at all.
+# The lines separate where the rate drops. Look at what the dashed line does once the steps are short:
+# where it climbs above the solid line, the network knew more than it had shown. A worst change above zero
+# means that the accuracy never fell in that quarter.
 #
-# At a constant rate, what you get depends on the very step at which you stop. A low rate at the end makes
-# neighbouring steps alike.
+# At a constant rate, your result depends on the exact step at which you stop. With a low rate at the end,
+# neighbouring steps give similar results.
 #
 # ## By hand: how high may the rate go?
 #
-# Before a rate can move between two bounds, we must know them. The **range test** (Smith 2015) finds
-# them in one short run: begin with a tiny rate, multiply it by the same number at each step, and write
-# down the loss. It is one more trick of our own; `low` and `high` are factors on the recipe's rate.
+# Before a rate can move between two bounds, we must know them. The **range test** (Smith 2015) finds them
+# in one short run: start with a tiny rate, multiply it by the same number at each step, and record the
+# loss. (Smith raised it by equal amounts and recorded the accuracy; the version with factors and the loss
+# is that of fast.ai.) We write it as another trick of our own; `low` and `high` are factors applied to
+# the recipe's rate.
 
 
 # %%
@@ -188,7 +195,7 @@ here = data.to(torch.device(device), budget.image_size)
 draws = here.draws(rising.batch, torch.Generator().manual_seed(0))
 
 # %% [markdown]
-# The loop itself is the shortest there is. `set_rates` writes the rate into the optimiser.
+# The loop itself is as short as a training loop can be. `set_rates` sets the rate in the optimiser.
 
 # %%
 losses = []
@@ -202,7 +209,8 @@ for rate in rates:
     losses.append(loss.item())
 
 # %% [markdown]
-# One batch's loss is noisy. We average it over the steps before, with ever smaller weight.
+# The loss of a single batch is noisy, so we average it with the losses of earlier steps, giving older
+# ones less and less weight.
 
 # %%
 smooth, average = [], losses[0]
@@ -217,23 +225,24 @@ lowest = rates[smooth.index(min(smooth))]
 print(f"lowest at a rate of {lowest:.2g}, {lowest / BASELINE.lr:.0f} times our constant rate")
 
 # %% [markdown]
-# Read it from the left. As long as the line is flat, steps are too short to matter. Where it begins to
-# fall is a good *lower bound*. Where it is lowest and begins to climb or shake, the rate is too high; the
-# *upper bound* lies clearly to the left of that. The grey line is our constant rate. The distance from
-# there to the upper bound is the room that a cycle can use.
+# Read the plot from left to right. As long as the line is flat, the steps are too short to matter. The
+# rate at which it begins to fall is a good *lower bound*. Where the line is lowest and begins to climb or
+# oscillate, the rate is too high; the *upper bound* lies well to the left of that point. The grey line is
+# our constant rate. A cycle can use the range from there to the upper bound.
 
 # %% tags=["nbval-check-output"]
 holds(min(smooth) < smooth[0], "somewhere on the way the network learns")
 holds(max(smooth[-20:]) > 2 * min(smooth), "far to the right it comes apart")
 
 # %% [markdown]
-# The test is rough: a rate that is harmless for ten steps may not be so for a thousand. Take it as a map.
+# The test is rough: a rate that is harmless for ten steps may not be harmless for a thousand. Treat the
+# result as a rough guide.
 #
 # ## Write it
 #
-# **A triangle.** The rate goes up for `half` steps and down for `half` steps, over and over. We need its
-# height between 0 and 1. Three modes differ in what becomes of the upper bound: it stays, is halved
-# after each cycle, or decays a little at every step.
+# **A triangle.** The rate rises for `half` steps and falls for `half` steps, over and over. We need its
+# height as a number between 0 and 1. The three modes differ in what happens to the upper bound: it stays
+# the same, is halved after each cycle, or decays a little at every step.
 
 
 # %%
@@ -256,11 +265,11 @@ plt.ylim(0, 1.5)
 plt.show()
 
 # %% [markdown]
-# The solid line keeps its tops. The others lose theirs: at once after each cycle, or bit by bit. What the
-# valleys are for, we shall see when we train.
+# The solid line keeps its tops at full height. In the other two, the tops get lower, either abruptly
+# after each cycle or gradually. We will see what the valleys are for when we train.
 #
-# **One cycle.** If we know when we shall stop, one cycle is enough: a quick rise, and one long fall to
-# nearly zero. Half a cosine wave joins the points.
+# **One cycle.** If we know when training will stop, one cycle is enough: a quick rise, then one long fall
+# to nearly zero. Both the rise and the fall follow half a cosine wave.
 
 # %%
 import math
@@ -277,8 +286,9 @@ def one_cycle(step, steps, first, middle, last, rise):
 
 
 # %% [markdown]
-# With the settings of `OneCycle`, the rate begins at a 25th of the peak and ends ten thousand times lower
-# still. The momentum runs the other way: from 0.95 to 0.85 and back.
+# With the default settings of `OneCycle`, the rate starts at a 25th of the peak and ends at a
+# ten-thousandth of that starting rate. The momentum moves in the opposite direction: from 0.95 to 0.85
+# and back.
 
 # %%
 clock = range(100)
@@ -289,10 +299,11 @@ plot({"momentum": (clock, momenta)}, "optimiser step", "momentum (AdamW: beta1)"
 plt.show()
 
 # %% [markdown]
-# Both turn in the same step, a quarter of the way. Where the rate is high, the momentum is low.
+# Both change direction at the same step, a quarter of the way through. When the rate is high, the
+# momentum is low.
 #
-# **Why in reverse?** Momentum adds old steps to the new one. Let the gradient be 1 at every step, and see
-# how far plain SGD with momentum moves in each.
+# **Why in reverse?** Momentum adds earlier steps to the current one. Suppose the gradient is 1 at every
+# step, and look at how far plain SGD with momentum moves in each step.
 
 
 # %%
@@ -312,9 +323,9 @@ plot(
 plt.show()
 
 # %% [markdown]
-# Both lines level off, at very different heights: 1 + m + m² + … is 1 / (1 - m). So the *effective step*
-# is lr / (1 - momentum), and a high momentum is a second, hidden learning rate. One-cycle lowers it just
-# when the open one is at its highest.
+# Both lines level off, but at very different heights, because 1 + m + m² + … equals 1 / (1 - m). So the
+# *effective step* is lr / (1 - momentum), and a high momentum acts as a second, hidden learning rate.
+# One-cycle lowers this hidden rate just when the visible one is at its highest.
 
 # %% tags=["nbval-check-output"]
 for momentum in (0.85, 0.95):
@@ -324,12 +335,12 @@ eased = moves(0.95, 1000)[-1] / moves(0.85, 1000)[-1]
 holds(abs(eased - 3) < 1e-6, "at the peak, the effective step is 3 times shorter")
 
 # %% [markdown]
-# A caution: Adam *averages* gradients instead of adding them, so for AdamW a steady gradient is not
-# magnified. There beta1 says only how long old gradients are remembered; the formula is SGD's.
+# A caution: Adam *averages* gradients instead of adding them, so AdamW does not magnify a steady
+# gradient. In AdamW, beta1 only sets how long old gradients are remembered; the formula applies to SGD.
 #
 # ## Check it
 #
-# First, our functions are the ones that the package uses.
+# First, we check that our functions match those in the package.
 
 # %% tags=["nbval-check-output"]
 same = [
@@ -342,8 +353,8 @@ theirs = [cyclic.one_cycle(step, 100, 0.4, 10.0, 0.4 / 1e4, 0.25, "cos") for ste
 holds(factors == theirs, "our one-cycle is the package's")
 
 # %% [markdown]
-# Second, torch has both schedules, as objects that count steps and change an optimiser. So we let torch
-# walk through 100 steps, and write down the rate and the momentum before each.
+# Second, torch provides both schedules as objects that count steps and modify an optimiser. So we run
+# torch through 100 steps and record the rate and the momentum before each one.
 
 
 # %%
@@ -359,8 +370,8 @@ def watch(optimizer, schedule_of):
 
 
 # %% [markdown]
-# Ours need no walk. We ask the recipe for all the steps, and let torch do it once with SGD and once with
-# AdamW.
+# Our schedules do not have to be run. We ask the recipe for the values at all the steps, and run torch
+# once with SGD and once with AdamW.
 
 
 # %%
@@ -376,7 +387,7 @@ makers = {
 }
 
 # %% [markdown]
-# The triangles first, in all three modes. Five cycles fit in 100 steps at ten steps a side.
+# We compare the triangles first, in all three modes. At ten steps per side, five cycles fit in 100 steps.
 
 # %% tags=["nbval-check-output"]
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
@@ -390,7 +401,7 @@ for name, make in makers.items():
         holds(torch.allclose(ours, theirs, 1e-9, 0), f"{name}, {mode}: as torch's CyclicLR")
 
 # %% [markdown]
-# And one-cycle. Torch wants the highest rate itself, where ours takes a factor.
+# Next, we compare one-cycle. Torch takes the highest rate itself, whereas ours takes a factor.
 
 # %% tags=["nbval-check-output"]
 ours, peak = asked(BASELINE + OneCycle()), 10 * BASELINE.lr
@@ -399,9 +410,9 @@ for name, make in makers.items():
     holds(torch.allclose(ours, theirs, 1e-9, 0), f"{name}: as torch's OneCycleLR")
 
 # %% [markdown]
-# Third, a law. Torch's object remembers how often it was called. Ours is a *pure function of the
-# optimiser step*: it remembers nothing. So it can be asked in any order, by four processes at once, or
-# again after a step that was skipped, and the curve stays the same.
+# Third, a law. Torch's object remembers how often it has been called. Ours is a *pure function of the
+# optimiser step*: it keeps no state. So you can query it in any order, from four processes at once, or
+# again after a skipped step, and the curve stays the same.
 
 # %% tags=["nbval-check-output"]
 recipe = BASELINE + OneCycle()
@@ -412,8 +423,8 @@ holds(forth == back[::-1], "asked from the end to the start, it answers the same
 # %% [markdown]
 # ## In your own loop
 #
-# You do not need this package for it. In a plain PyTorch script the trick is these lines; `-` goes, `+`
-# comes.
+# You do not need this package to use the trick. In a plain PyTorch script, it takes the lines below:
+# remove those marked `-` and add those marked `+`.
 #
 # ```diff
 #      steps, epoch = max(1, images // BATCH), len(y) // BATCH
@@ -427,29 +438,31 @@ holds(forth == back[::-1], "asked from the end to the start, it answers the same
 #          optimizer.zero_grad()
 # ```
 #
-# The whole is [`examples/cyclic.py`](../examples/cyclic.py). `OneCycleLR` must know the number of steps
-# beforehand, and takes one step after every step of the optimiser.
+# The complete script is [`examples/cyclic.py`](../examples/cyclic.py). `OneCycleLR` needs to know the
+# number of steps in advance, and must be stepped once after every optimiser step.
 #
 # ## Use it
 #
 # Smith & Topin 2017 (arXiv 1708.07120) called what they saw *super-convergence*: a 56-layer ResNet
-# reached 92.4 % on CIFAR-10 after 10,000 steps of one cycle, and 91.2 % after about 80,000 steps of a
-# rate that was lowered in stages. That is a claim about one data set, one network, and very high rates.
+# reached 92.4 % on CIFAR-10 after 10,000 steps with one cycle, compared with 91.2 % after about 80,000
+# steps with a rate that was lowered in stages. That is a claim about one data set, one network, and very
+# high rates.
 #
-# What do we see? Two recipes, the same seeds, the same number of images, fresh networks.
+# What do we see? We train fresh networks with two recipes, using the same seeds and the same number of
+# images.
 
 # %%
 arms = train_arms({"constant": BASELINE, "one-cycle": BASELINE + OneCycle()}, data)
 accuracy_table(arms)
 
 # %% [markdown]
-# Read *lowest and highest gain* first: it compares runs that share a seed. Where that range includes
-# zero, so few runs do not tell the two apart. Then compare the two spreads: *lowest and highest* of the
-# constant rate hold the luck of the last step, too. And *seconds* should be the same, for the trick costs
-# none.
+# Read *lowest and highest gain* first: that row compares runs that share a seed. Where that range
+# includes zero, so few runs cannot tell the two recipes apart. Then compare the two spreads: for the
+# constant rate, *lowest and highest* also includes the luck of the last step. Finally, *seconds* should
+# be the same, because the trick costs no time.
 #
-# Is this super-convergence? The claim was about steps *saved*; our table holds the steps fixed. We come
-# back to it below.
+# Is this super-convergence? The claim was about steps *saved*, whereas our table keeps the number of
+# steps fixed. We come back to this question below.
 #
 # How did they get there?
 
@@ -462,11 +475,11 @@ plot(curves, "images seen", "validation accuracy", "one seed each", marks=True)
 plt.show()
 
 # %% [markdown]
-# Look at the first marks: near the peak, one-cycle may be far *behind*. Its accuracy
-# comes in the fall. Do not judge such a run before its end.
+# Look at the first marks: near the peak, one-cycle may be far *behind*. It gains its accuracy as the rate
+# falls. Do not judge such a run before it ends.
 #
-# How much of that is the cycle, and how much merely a low rate at the end? Our own `Drop` had seed 0 and
-# as many images. We read all three on all validation images.
+# How much of that comes from the cycle, and how much merely from a low rate at the end? Our own `Drop`
+# run used seed 0 and the same number of images. We evaluate all three runs on all the validation images.
 
 # %%
 from fasttricks.loop import accuracy
@@ -476,13 +489,13 @@ for name, one in (("constant", flat), ("drop", drop), ("one-cycle", arms["one-cy
     print(f"{name:9} {found:.4f} after {one.steps:,} steps")
 
 # %% [markdown]
-# What *drop* gains over *constant* needs no cycle: it comes from ending low. Only what *one-cycle* has
-# beyond that can belong to the rest of its shape: the high rates, the long fall, the momentum. One seed
-# cannot weigh the two for good.
+# What *drop* gains over *constant* does not need a cycle: it comes from the low rate at the end. Only
+# what *one-cycle* gains beyond that can come from the rest of its shape: the high rates, the long fall,
+# and the momentum. A single seed is not enough to settle how the two compare.
 #
 # ## Break it
 #
-# **Too high.** We multiply the peak by ten, again and again, on a quarter of the images each.
+# **Too high.** We repeatedly multiply the peak by ten, and train each time on a quarter of the images.
 
 # %%
 sweep = {}
@@ -502,24 +515,24 @@ plot(
 plt.show()
 
 # %% [markdown]
-# Too low a peak costs accuracy, for the run is short. Then the peak may grow over a wide range and change
-# little, and then comes an edge. Compare it with the cliff of the range test. Beyond it the network is
-# thrown so far that the fall is too short to bring it back.
+# A peak that is too low costs accuracy because the run is short. Above that, raising the peak changes
+# little over a wide range, until it reaches an edge. Compare this edge with the cliff in the range test.
+# Beyond it, the network is thrown so far that the fall is too short to bring it back.
 
 # %% tags=["nbval-check-output"]
 holds(scores[-1] < max(scores), "the highest peak is not the best")
 
 # %% [markdown]
-# **Stopped too soon.** The schedule must know its length. Halfway through, where is the rate?
+# **Stopped too soon.** The schedule must know the length of the run. Where is the rate halfway through?
 
 # %% tags=["nbval-check-output"]
 midway = OneCycle(10.0).lr_factor(500, 1000, 64)
 holds(abs(midway / 10.0 - 0.75) < 0.01, "halfway, the rate is still at three quarters of its peak")
 
 # %% [markdown]
-# The second mark of the one-cycle line above *is* such a run, stopped at half. Beside it we put a run that
-# saw just as many images from the same seed, but whose cycle was planned for them. And to come back to the
-# claim of steps saved: the constant rate, after twice as many.
+# The second mark of the one-cycle line above *is* such a run, stopped halfway. We compare it with a run
+# from the same seed that saw just as many images, but whose cycle was planned for that number. To come
+# back to the claim about saved steps, we also show the constant rate after twice as many images.
 
 # %%
 one, half = arms["one-cycle"][0], budget.images // 2
@@ -529,12 +542,13 @@ print(f"one-cycle, planned for {half:,}: {planned.val_accuracy:.4f}")
 print(f"constant rate, after {budget.images:,}: {arms['constant'][0].val_accuracy:.4f}")
 
 # %% [markdown]
-# The first two saw the same images; only one was allowed to finish. (In a few dozen steps, stale batch norm
-# can hide it: chapter 2.) So decide on the length first. Where the planned run is level with the constant
-# rate after twice the images, half of the steps were saved, though in one seed and a short run.
+# The first two runs saw the same images, but only one was allowed to finish. (In a run of a few dozen
+# steps, stale batch norm can hide the difference; see chapter 2.) So decide on the length first. Where
+# the planned run matches the constant-rate run that saw twice as many images, it saved half of the steps,
+# though only for one seed and a short run.
 #
-# **And if you cannot plan?** Then `Cyclic` passes a valley again and again. We train over four triangles,
-# and look at each top and valley.
+# **And if you cannot plan?** In that case, `Cyclic` passes through a valley again and again. We train
+# over four triangles and evaluate at each top and valley.
 
 # %%
 triangles = BASELINE + Cyclic(high=10.0, half=one.steps // 8)
@@ -546,43 +560,46 @@ plot(lines, "images seen", "validation accuracy", "triangles, one seed", marks=T
 plt.show()
 
 # %% [markdown]
-# Go from a top to the valley after it, and on to the next top. Where the dashed line lies higher, the fall
-# brings out what the top had hidden, so every valley is a place to stop.
+# Follow the marks from a top to the valley after it, and on to the next top. Where the dashed line is
+# higher, the falling rate reveals what the network did not show at the top, so you can stop at any
+# valley.
 #
 # ## Questions
 #
 # **1. Why can a falling rate raise the accuracy within a few steps?**
 #
-# <details><summary>Answer</summary>The network was already near a good place, but each step threw it past.
-# Short steps let it settle.</details>
+# <details><summary>Answer</summary>The network was already near a good solution, but each step overshot
+# it. Short steps let it settle.</details>
 #
 # **2. What does the range test not tell you?**
 #
-# <details><summary>Answer</summary>Whether a rate is harmless for long. It spends only a few steps at each
-# rate, and on a network that is still young.</details>
+# <details><summary>Answer</summary>Whether a rate stays harmless over a long run. The test spends only a
+# few steps at each rate, on a network that is still in early training.</details>
 #
-# **3. Momentum 0.9, rate 0.1. You set momentum to 0.95. Which rate keeps SGD's effective step?**
+# **3. The momentum is 0.9 and the rate is 0.1. You set the momentum to 0.95. Which rate keeps SGD's
+# effective step the same?**
 #
 # <details><summary>Answer</summary>0.05: the effective step was 0.1 / 0.1 = 1, and 0.05 / 0.05 is 1
 # again.</details>
 #
-# **4. Four processes train together, and each calls `schedule.step()` once a step on one shared torch
-# schedule. What goes wrong, and why not here?**
+# **4. Four processes train together, and each calls `schedule.step()` once per step on one shared torch
+# schedule. What goes wrong, and why does our schedule avoid it?**
 #
-# <details><summary>Answer</summary>The schedule runs four times too fast. Ours is asked with the number of
-# optimiser steps taken, and that does not depend on who asks.</details>
+# <details><summary>Answer</summary>The schedule runs four times too fast. Ours is called with the number
+# of optimiser steps taken, which does not depend on which process calls it.</details>
 #
-# **5. Can `LRScaling` and `OneCycle` be added? `Cyclic` and `OneCycle`?**
+# **5. Can you add both `LRScaling` and `OneCycle` to a recipe? What about `Cyclic` and `OneCycle`?**
 #
-# <details><summary>Answer</summary>The first two, yes: their factors multiply. The other two, no: both want
-# to set the momentum, and the recipe refuses.</details>
+# <details><summary>Answer</summary>The first two, yes: their factors are multiplied. The other two, no:
+# both set the momentum, so the recipe rejects the combination.</details>
 #
 # ## Exercises
 #
-# Replace `raise NotImplementedError` by your code and run the cell. A wrong answer gets a hint.
+# Replace `raise NotImplementedError` with your code and run the cell. If your answer is wrong, you get a
+# hint.
 #
-# **Exercise 1.** Return the momentum at which lr / (1 - momentum) is the wanted effective step. No momentum
-# is below 0.
+# **Exercise 1.** Return the momentum for which lr / (1 - momentum) equals the desired effective step.
+# Momentum is never below 0.
 
 
 # %%

@@ -18,9 +18,9 @@
 # %% [markdown]
 # # 4. Mixup
 #
-# Put one picture over another like two slides in a projector, and tell the network how much of each it
-# sees. That is mixup: one line for the images, the same line for the labels. This chapter builds it,
-# holds it against two libraries, and then searches for the place where it pays.
+# Lay one picture over another, like two slides in a projector, and tell the network how much of each it
+# sees. That is mixup: one line of code for the images, and the same line for the labels. In this chapter,
+# we build it, check it against two libraries, and then look for the places where it pays.
 #
 # About 15 minutes to read, and two to run.
 
@@ -29,7 +29,7 @@
 # [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/04_mixup.ipynb)
 # or
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/04_mixup.ipynb).
-# The first cell installs the course where it is missing, and prints which machine it has found.
+# The first cell installs the course if it is missing and prints which machine it has found.
 
 # %%
 import importlib.util
@@ -48,8 +48,8 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The budget follows the device. It says which network we train, on how many images, and how often. We
-# put the data where the networks will be, at the size they will see.
+# The budget depends on the device. It sets which network we train, on how many images, and how many
+# times. We move the data to the device where the networks will run, at the image size that they will see.
 
 # %%
 from fasttricks import BASELINE, Mixup, choose_budget, load, train
@@ -60,9 +60,10 @@ data = load().to(BASELINE.world.device(), budget.image_size)
 budget
 
 # %% [markdown]
-# First, what our recorded study found about this trick: how long training took with and without it, and
-# how many times as soon it was at a fixed validation accuracy (above 1 is sooner). Then the trick's card,
-# straight from the top of its file.
+# First, we print what our recorded study found about this trick: the seconds of training until a fixed
+# validation accuracy, without the trick and with it, and then for all seven tricks and for the other six.
+# Each ratio belongs to the run named just before it: above 1, that run gets there sooner. Below it is the
+# trick's card, straight from the top of its file.
 
 # %%
 from IPython.display import Markdown
@@ -76,9 +77,9 @@ Markdown(mixup.__doc__)
 # %% [markdown]
 # ## The hurt: mistakes, learned by heart
 #
-# Suppose that our labels were made in a hurry: about two in five are wrong, and nobody knows which. We
-# make such a set. We take so few images that a run shows each of them 25 times, and draw another class
-# for some of them.
+# Suppose that our labels were made in a hurry: about two in five are wrong, and nobody knows which ones.
+# We now build such a set. We take so few images that a run shows each of them 25 times, and we change the
+# labels of some of them to another class, drawn at random.
 
 # %%
 from dataclasses import replace
@@ -94,8 +95,9 @@ hasty_y = (few.train.y + shift.to(few.train.y)) % len(data.classes)
 hasty = replace(few, train=Split(few.train.x, hasty_y))
 
 # %% [markdown]
-# Now a run that is watched. Five times on the way we ask how many of these labels the network names, and
-# how many of 1,000 validation images, whose labels are right and which it never trains on.
+# Now we train a network and watch it. Five times during the run, we measure how many of these labels the
+# network predicts. We do the same for 1,000 validation images, whose labels are right and on which it
+# never trains.
 
 # %%
 import numpy as np
@@ -125,8 +127,8 @@ def watched(recipe, seed=0):
 
 
 # %% [markdown]
-# This takes a little longer than one run, and shows nothing until the figure comes. The dotted line is
-# the share of labels that are right.
+# This takes a little longer than one run and shows nothing until the figure appears. The dotted line
+# marks the share of labels that are right.
 
 # %%
 import matplotlib.pyplot as plt
@@ -141,10 +143,11 @@ plot(lines, "images seen", "share named by the network", "plain, two in five lab
 plt.show()
 
 # %% [markdown]
-# Follow the two curves. At first they climb together: what is learned from the right labels helps with
-# new images. A network that learned the right labels only would stop near the dotted line. Where the
-# solid curve climbs on, it learns the wrong ones too, each by heart, for there is no rule in them. And
-# where the dashed curve then falls, more training makes the network *worse*.
+# Follow the two curves. At first they climb together, because what the network learns from the right
+# labels also helps with new images. A network that learned only the right labels would stop near the
+# dotted line. Where the solid curve climbs further, the network also learns the wrong labels, each one by
+# heart, because they follow no rule. And where the dashed curve then falls, more training makes the
+# network *worse*.
 #
 # ## By hand: four images
 #
@@ -157,8 +160,8 @@ show(four, names)
 plt.show()
 
 # %% [markdown]
-# Each shows one thing, and its label says so with certainty. Now each gets a partner from the four. We
-# keep 0.7 of the image and add 0.3 of its partner, pixel by pixel.
+# Each image shows one thing, and its label names that thing with certainty. Now we pair each image with a
+# partner from the same four. We keep 0.7 of the image and add 0.3 of its partner, pixel by pixel.
 
 # %%
 lam, other = 0.7, torch.tensor([1, 3, 0, 2])
@@ -167,9 +170,9 @@ show(blended, [f"0.7 {names[i]}\n0.3 {names[j]}" for i, j in enumerate(other)])
 plt.show()
 
 # %% [markdown]
-# Look at the first three: you can make out both, the strong one and a ghost of its partner. No shop sells
-# such a thing. What should the network say to it? Our targets are rows of probabilities, so we blend them
-# by the same 0.7 and 0.3.
+# Look at the first three: you can make out both the stronger image and a ghost of its partner. No shop
+# sells such a thing. What should the network answer? Our targets are rows of probabilities, so we blend
+# them with the same weights, 0.7 and 0.3.
 
 # %%
 import pandas as pd
@@ -179,13 +182,13 @@ q = one_hot(data.train.y[:4], 10).float().cpu()
 pd.DataFrame((lam * q + (1 - lam) * q[other]).numpy().round(2), columns=data.classes)
 
 # %% [markdown]
-# Two entries a row, one row an image. A network that learns this changes its answer evenly while one
-# image fades into another. And one image with a wrong label is hard to learn by heart when it never
-# comes twice in the same mixture.
+# Each row belongs to one image and has two non-zero entries. A network that learns these targets changes
+# its answer evenly as one image fades into another. And an image with a wrong label is hard to learn by
+# heart if it never appears twice in the same mixture.
 #
-# How much of the partner should there be? Mixup draws the share anew for every batch, from the
-# distribution Beta(alpha, alpha). Zhang et al. 2017 (arXiv 1710.09412) use alpha between 0.1 and 0.4 on
-# ImageNet, and 1 on CIFAR-10. We draw 50,000 shares for each of four alphas.
+# How much of the partner should we add? Mixup draws a new share for every batch from the distribution
+# Beta(alpha, alpha). Zhang et al. 2017 (arXiv 1710.09412) use alpha between 0.1 and 0.4 on ImageNet, and
+# 1 on CIFAR-10. We draw 50,000 shares for each of four alphas.
 
 # %%
 rng = np.random.default_rng(0)
@@ -201,8 +204,9 @@ plot(
 plt.show()
 
 # %% [markdown]
-# With alpha 0.1 about three draws in four lie in the two outermost bins: most batches stay nearly whole.
-# Alpha 1 is flat: any share is as likely as any other. With alpha 8 nearly every batch is a true blend.
+# With alpha 0.1, about three in four draws fall into the two outermost bins, so the images of most
+# batches stay nearly whole. With alpha 1, the distribution is flat: every share is equally likely. With
+# alpha 8, nearly every batch is a true blend.
 
 # %% tags=["nbval-check-output"]
 faint = [np.minimum(drawn, 1 - drawn).mean() for drawn in draws.values()]
@@ -213,8 +217,8 @@ holds(centred, "on average both images have the same share, whatever alpha is")
 # %% [markdown]
 # ## Write it
 #
-# Chance stays outside: the shares and the partners are arguments. `lam` may be one number for the
-# batch or one for each image, and `view` lines it up with pixels and classes.
+# The function draws nothing at random: the shares and the partners are arguments. `lam` may hold one
+# number for the whole batch or one for each image, and `view` aligns it with the pixels and the classes.
 
 
 # %%
@@ -226,7 +230,8 @@ def mix(x, q, lam, other):
 # %% [markdown]
 # ## Check it
 #
-# First, our function is the one that the package uses, and rows of probabilities stay so.
+# First, we check that our function matches the one in the package and that blended rows are still
+# probabilities.
 
 # %% tags=["nbval-check-output"]
 lam = torch.tensor(0.3)
@@ -235,9 +240,9 @@ holds(all(map(torch.equal, ours, packaged)), "ours is the package's")
 holds(torch.allclose(ours[1].sum(1), torch.ones(4)), "blended rows sum to 1")
 
 # %% [markdown]
-# Second, two libraries. timm blends image i with image N - 1 - i, torchvision with the one before it.
-# We take the dice out of their hands and give the share 0.3. Beware of one default: timm also smooths
-# the labels by 0.1 unless it is told 0.
+# Second, we compare our function with two libraries. timm blends image i with image N - 1 - i, and
+# torchvision blends it with the image before it. We replace their random draws with a fixed share of 0.3.
+# Beware of one default: timm also smooths the labels by 0.1 unless you set this to 0.
 
 # %% tags=["nbval-check-output"]
 import timm.data
@@ -254,8 +259,9 @@ same = map(torch.allclose, mix(four, q, lam, torch.tensor([3, 0, 1, 2])), vision
 holds(all(same), "torchvision's MixUp gives the same images and targets")
 
 # %% [markdown]
-# timm needs an even batch. Ours takes any: the partners are a random order of the batch, and an image
-# may even be its own partner. `per_sample` draws a share for each image instead of one for all.
+# timm needs an even batch size. Our version accepts any size: the partners are a random permutation of
+# the batch, and an image may even be its own partner. With `per_sample`, each image gets its own share
+# instead of one share for the whole batch.
 
 # %% tags=["nbval-check-output"]
 for count in (1, 2, 7):
@@ -266,8 +272,9 @@ each = Mixup(1.0, per_sample=True).batch_map(torch.rand(500, 1, 1, 1), torch.eye
 holds(len(each.diagonal().unique()) > 400, "per_sample draws hundreds of shares for 500 images")
 
 # %% [markdown]
-# Third, a law. Many programs do not blend targets. They compute two losses, one with each label, and
-# blend those. For cross-entropy it is the same number, since the loss is a straight line in the target.
+# Third, we check an identity. Many programs do not blend the targets. Instead, they compute two losses,
+# one with each label, and blend those. For cross-entropy, the result is the same number, because the loss
+# is linear in the target.
 
 # %% tags=["nbval-check-output"]
 logits, classes, partner = torch.randn(64, 10), torch.arange(64) % 10, torch.randperm(64)
@@ -280,8 +287,8 @@ holds(abs(of_targets - of_losses).item() < 1e-5, "mixing targets is mixing losse
 # %% [markdown]
 # ## In your own loop
 #
-# You do not need this package for it. In a plain PyTorch script the trick is these lines; `-` goes, `+`
-# comes.
+# You do not need this package to use mixup. In a plain PyTorch script, the trick consists of these lines:
+# remove those marked `-` and add those marked `+`.
 #
 # ```diff
 #  IMAGES, BATCH, LR = 171_776, 128, 1e-3
@@ -299,13 +306,14 @@ holds(abs(of_targets - of_losses).item() < 1e-5, "mixing targets is mixing losse
 #          loss.backward()
 # ```
 #
-# The whole is [`examples/mixup.py`](../examples/mixup.py). It blends two losses instead of two rows of
-# targets, which is the same number, as we have just checked.
+# The whole script is [`examples/mixup.py`](../examples/mixup.py). It blends two losses instead of two
+# rows of targets, which gives the same number, as we have just checked.
 #
 # ## Use it, first place: wrong labels
 #
-# Now we search for the places where mixup pays, and start with the hurt. Zhang et al. use a large alpha
-# against wrong labels, up to 32. We take 8: the same labels, the same seed, blended.
+# Now we look for the places where mixup pays, starting with the wrong labels from above. Zhang et al. use
+# a large alpha against wrong labels, up to 32. We use 8 and repeat the run with mixup, on the same labels
+# and with the same seed.
 
 # %%
 _, mixed_learned, mixed_checked = watched(BASELINE + Mixup(8.0))
@@ -319,11 +327,13 @@ plot(lines, "images seen", "share named by the network", "two in five labels wro
 plt.show()
 
 # %% [markdown]
-# Compare the two training curves first. Where that of mixup ends lower, fewer wrong labels were learned
-# by heart. Then the right ends of the two validation curves: that is what it was worth. Could we not stop
-# the plain run at its top instead? Yes, if enough validation labels are right to see the top.
+# Compare the two training curves first. Where the mixup curve ends lower, the network learned fewer wrong
+# labels by heart. Then compare the right ends of the two validation curves: the difference is what mixup
+# was worth. Could we stop the plain run at its peak instead? Yes, if enough validation labels are right
+# to show where the peak is.
 #
-# One seed proves little, so here is a second. We write down each gain in points, mixup over plain.
+# One seed proves little, so we add a second one. For each seed, we record the gain of mixup over plain in
+# points.
 
 # %%
 import pandas as pd
@@ -337,8 +347,9 @@ pd.DataFrame(ends, index=["seed 0", "seed 1"]).round(3)
 # %% [markdown]
 # ## Second place: few right labels, a long run
 #
-# Does a network need help with labels that are *right*? We take still fewer, show each up to 50 times,
-# and take a mild alpha. Here and below, `gains` keeps what runs of the same seed differ by.
+# Does a network need help with labels that are *right*? We take even fewer images, show each one up to 50
+# times, and use a mild alpha. Here and below, `gains` stores the differences between runs with the same
+# seed.
 
 # %%
 recipe = BASELINE + Mixup(0.2)
@@ -356,7 +367,7 @@ long = train_arms(pair, scarce, images=half, seeds=min(2, budget.seeds))
 gains["few right labels"] = gain(long)
 
 # %% [markdown]
-# The mean of the runs, on the way:
+# The plot shows the mean of the runs during training:
 
 # %%
 lines = {}
@@ -371,8 +382,8 @@ plt.show()
 #
 # ## Third place: a larger net
 #
-# A net with many more weights learns by heart more easily. It is slow, so one seed and a quarter of the
-# images must do.
+# A net with many more weights learns by heart more easily. It trains slowly, so we use only one seed and
+# a quarter of the images of the last place.
 
 # %%
 larger, big = {"test_resnet": "resnet10t"}.get(budget.model, "resnet34"), {}
@@ -387,7 +398,7 @@ print(f"{larger} has {many / few_weights:.0f} times the weights of {budget.model
 # %% [markdown]
 # ## Fourth place: all the labels
 #
-# The whole training set, at the budget.
+# Now we train on the whole training set with the full budget.
 
 # %%
 arms = train_arms(pair, data, seeds=min(2, budget.seeds), evaluations=1)
@@ -395,14 +406,14 @@ gains["all labels"] = gain(arms)
 accuracy_table(arms)
 
 # %% [markdown]
-# Read *lowest and highest gain*. A range below zero says that mixup costs accuracy here; a range that
-# includes zero, that so few runs cannot tell. In runs as short as these no network learns 55,000 labels
-# by heart, so there is little to cure. That agrees with the notes of fast.ai's
+# Look at *lowest and highest gain*. If the range lies below zero, mixup costs accuracy here; if it
+# includes zero, these few runs cannot tell. In runs as short as these, no network learns 55,000 labels by
+# heart, so mixup has little to cure. That agrees with the notes of fast.ai's
 # [imagenette](https://github.com/fastai/imagenette): mixup tends to help only in runs of 80 epochs and
 # more.
 #
-# A trap on the way: many training logs print the *training accuracy*. We take one mixup network and
-# 2,000 training images, whole and blended.
+# Beware of a trap: many training logs print the *training accuracy*. We evaluate one mixup network on
+# 2,000 training images, both whole and blended.
 
 # %% tags=["nbval-check-output"]
 net, part = arms["mixup"][0].net.eval(), data.train[:2000]
@@ -413,15 +424,15 @@ with torch.no_grad():
 holds(blended < whole - 0.1, "on blended images training accuracy looks far too low")
 
 # %% [markdown]
-# The network is not that bad. In about half of the blends the partner is the stronger image, and naming
-# it counts as a mistake. Under mixup, read the validation accuracy only.
+# The network is not that bad. In about half of the blends, the partner is the stronger image, and
+# predicting its class counts as a mistake. With mixup, look only at the validation accuracy.
 #
 # ## Fifth place: images meant to mislead
 #
-# Zhang et al. also claim that mixup makes networks less sensitive to
-# *adversarial* images: ones changed a little, on purpose, to raise the loss. The fast gradient sign
-# method (FGSM; Goodfellow et al. 2014, arXiv 1412.6572) makes them in one step: each pixel moves by the
-# same small size, up or down, whichever raises the loss.
+# Zhang et al. also claim that mixup makes networks less sensitive to *adversarial* images: images that
+# are changed slightly, on purpose, to raise the loss. The fast gradient sign method (FGSM; Goodfellow et
+# al. 2014, arXiv 1412.6572) creates them in one step: it moves each pixel up or down by the same small
+# amount, in whichever direction raises the loss.
 
 
 # %%
@@ -433,8 +444,9 @@ def fgsm(net, x, y, size):
 
 
 # %% [markdown]
-# Pixels run from -1 to 1, so one of the 255 grey steps is 2 / 255. We attack a plain network by eight
-# such steps. Above each image: what the network said before, and what it says now.
+# Pixel values range from -1 to 1, so one of the 255 grey steps is 2 / 255. We attack a plain network with
+# eight such steps. The two names above each image are what the network predicted before and what it
+# predicts now.
 
 # %%
 victims = data.normalise(data.val.x[:500])
@@ -447,11 +459,11 @@ show(attacked.cpu(), titles)
 plt.show()
 
 # %% [markdown]
-# You and I see a faint grain on the same clothes. Where the two names differ, that grain changed the
-# network's mind.
+# You and I see the same clothes with a faint grain. Where the two names differ, that grain changed the
+# network's prediction.
 #
-# Now all networks of both arms, each attacked by its own gradient, at several sizes. The plot shows the
-# mean over the seeds.
+# Now we attack all networks of both arms at several sizes, using each network's own gradient. The plot
+# shows the mean over the seeds.
 
 # %%
 sizes = [0, 2, 4, 8, 16]
@@ -467,7 +479,8 @@ plot(lines, "change of each pixel (grey steps of 255)", "accuracy under attack",
 plt.show()
 
 # %% [markdown]
-# Both lines fall steeply. Is one above the other? The table has the gain of mixup over plain, in points.
+# Both lines fall steeply. Does one lie above the other? The table shows the gain of mixup over plain, in
+# points.
 
 # %%
 ahead = 100 * (hits["mixup"] - hits["plain"])
@@ -477,9 +490,9 @@ pd.DataFrame(rows, index=[f"{size} grey steps" for size in sizes]).round(1)
 
 # %% [markdown]
 # Where *lowest* is above zero, every seed supports the claim at that size; where *highest* is below zero,
-# every seed contradicts it; in between, nothing is shown. Keep the limits in mind. A network that loses
-# most of its accuracy is not safe because another loses more. One step along the gradient is a weak
-# attack. And labels that are less sharp flatten the very gradient that the attack follows.
+# every seed contradicts it; in between, the runs show nothing. Keep three limits in mind. A network that
+# loses most of its accuracy is not safe just because another loses more. A single step along the gradient
+# is a weak attack. And softer labels flatten the very gradient that the attack follows.
 
 # %% tags=["nbval-check-output"]
 moved = (fgsm(plain, victims, answers, 0.1) - victims).abs().max().item()
@@ -490,7 +503,7 @@ holds(fell, "every network, with mixup or without, loses accuracy under attack")
 # %% [markdown]
 # ## The verdict
 #
-# All five places, the gain of mixup in points of accuracy:
+# This table shows the gain of mixup at all five places, in points of accuracy:
 
 # %%
 rows = [(place, g.mean(), g.min(), g.max(), len(g)) for place, g in gains.items()]
@@ -498,15 +511,17 @@ columns = ["place", "mean gain", "lowest", "highest", "pairs of runs"]
 pd.DataFrame(rows, columns=columns).set_index("place").round(1)
 
 # %% [markdown]
-# A minus sign is a finding, too. Go down the rows: where even *lowest* is positive, mixup paid in each
-# pair of runs; where *highest* is negative, it cost accuracy in each. A pair or two can tell a gain of
-# ten points from nothing, but not a gain of one. Now compare with the card. It promises most where a net
-# learns by heart. That harms when what is learned is wrong; when the labels are right, it may not.
+# A negative gain is a finding, too. Go through the rows: where even *lowest* is positive, mixup paid in
+# every pair of runs; where *highest* is negative, it cost accuracy in every pair. One or two pairs can
+# tell a gain of ten points from no gain, but not a gain of one point. Now compare the table with the
+# card. The card promises most where a network learns by heart. Learning by heart does harm when the
+# labels are wrong; when they are right, it may not.
 #
 # ## Break it
 #
-# Two ways. The first is too much of it: a large alpha in a short run. The second is a mistake that
-# raises no error: blending the images and forgetting the labels. It takes a trick of our own.
+# We break mixup in two ways. The first is to use too much of it: a large alpha in a short run. The second
+# is a mistake that raises no error: blending the images but forgetting the labels. For this, we write a
+# trick of our own.
 
 
 # %%
@@ -523,8 +538,8 @@ class Forgetful:
 
 
 # %% [markdown]
-# Four short runs, a quarter of the budget each, one seed. We look at accuracy, and at the mean of the
-# largest probability.
+# We train four short runs, each with a quarter of the budget and the same seed. For each run, we look at
+# the accuracy and at the mean of the largest probability.
 
 # %%
 trials = {f"alpha {alpha:g}": Mixup(alpha) for alpha in (1.0, 8.0)}
@@ -540,10 +555,10 @@ for name, run in short.items():
 pd.DataFrame(rows, index=["validation accuracy", "mean confidence"]).T.round(3)
 
 # %% [markdown]
-# Read down from *plain* to *alpha 8*. Where accuracy or confidence falls, you see the price of blending
-# in a short run: the network spends its few steps on pictures that nobody will ask about. Then compare
-# the last row with *alpha 1*, which blended just as much. Nothing crashed, and if the accuracy looks
-# harmless, that is why this mistake lives long in real code.
+# Read the rows from *plain* down to *alpha 8*. Where accuracy or confidence falls, you see the price of
+# blending in a short run: the network spends its few steps on pictures that it will never be asked about.
+# Then compare the last row with *alpha 1*, which blended the images just as much. Nothing crashed, and if
+# the accuracy looks harmless, that is why this mistake survives for so long in real code.
 
 # %% tags=["nbval-check-output"]
 x, q = torch.arange(5000.0).view(-1, 1, 1, 1), one_hot(torch.arange(5000) % 10, 10).float()
@@ -558,32 +573,33 @@ holds(0.4 < fainter < 0.6, "about half of the forgotten labels name the fainter 
 #
 # **1. Why must image and label share one coefficient?**
 #
-# <details><summary>Answer</summary>The target says what is in the picture. With another share it would ask
-# for an answer that the picture does not support.</details>
+# <details><summary>Answer</summary>The target says what is in the picture. With a different share, it
+# would ask for an answer that the picture does not support.</details>
 #
 # **2. Your mixup run has a training loss that stays well above zero. Is it stuck?**
 #
-# <details><summary>Answer</summary>Perhaps not. A blended target has an entropy, and no network can get
-# below it. Exercise 2 computes it.</details>
+# <details><summary>Answer</summary>Perhaps not. A blended target has an entropy, and no network can push
+# its loss below that value. Exercise 2 computes it.</details>
 #
 # **3. What does alpha close to zero do?**
 #
-# <details><summary>Answer</summary>Nearly every share is 0 or 1, so nearly every image stays whole: plain
-# training, at most in another order.</details>
+# <details><summary>Answer</summary>Nearly every share is 0 or 1, so nearly every image stays whole. This
+# is plain training, at most in another order.</details>
 #
 # **4. timm's Mixup gives targets that never reach 1. Why?**
 #
-# <details><summary>Answer</summary>It smooths labels by 0.1 unless told otherwise. With label smoothing
-# of your own you would smooth twice.</details>
+# <details><summary>Answer</summary>It smooths labels by 0.1 unless you tell it otherwise. If you added
+# your own label smoothing, you would smooth twice.</details>
 #
 # **5. When would you leave mixup out?**
 #
-# <details><summary>Answer</summary>When the labels are right and the run is too short to
-# learn them by heart, or when blends make no sense, as in counting objects.</details>
+# <details><summary>Answer</summary>When the labels are right and the run is too short to learn them by
+# heart, or when blended images make no sense, for example when the task is to count objects.</details>
 #
 # ## Exercises
 #
-# Replace `raise NotImplementedError` by your code and run the cell. A wrong answer gets a hint.
+# Replace `raise NotImplementedError` with your code and run the cell. If your answer is wrong, you get a
+# hint.
 #
 # **Exercise 1.** Return the loss of a blended batch from the class numbers `y`, without making any
 # target rows.
@@ -633,7 +649,7 @@ check("mixup", 2, best_loss)
 # </details>
 #
 # **Exercise 3.** Write CutMix: a square of the partner replaces the same square of the image, and the
-# labels are blended by area. Images are (N, C, H, W).
+# labels are blended by area. Images have the shape (N, C, H, W).
 
 
 # %%

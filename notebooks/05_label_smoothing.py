@@ -18,10 +18,9 @@
 # %% [markdown]
 # # 5. Label smoothing
 #
-# A classifier is usually asked for certainty: *this is a shirt, and nothing else, at all*. Label
-# smoothing asks for a little less. It is one line of code, costs nothing, and changes what the network
-# says about its own doubt. This chapter shows what it does to accuracy, what it does to confidence, and
-# when it is too much.
+# We usually ask a classifier for certainty: *this is a shirt, and nothing else, at all*. Label smoothing
+# asks for a little less. It takes one line of code, costs nothing, and changes how sure the network says
+# it is. This chapter shows how it affects accuracy, how it affects confidence, and when it goes too far.
 #
 # About 15 minutes to read, and two to run.
 
@@ -30,7 +29,7 @@
 # [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/05_label_smoothing.ipynb)
 # or
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/05_label_smoothing.ipynb).
-# The first cell installs the course where it is missing, and prints which machine it has found.
+# The first cell installs the course if it is missing and prints which machine it has found.
 
 # %%
 import importlib.util
@@ -49,8 +48,8 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The budget follows the device. It says which network we train, on how many images, and how often. We
-# put the data where the networks will be, at the size they will see.
+# The budget depends on the device. It sets which network we train, on how many images, and how many
+# times. We move the data to the device that the networks will use, at the image size they will see.
 
 # %%
 from fasttricks import BASELINE, LabelSmoothing, choose_budget, load, train
@@ -61,9 +60,10 @@ data = load().to(BASELINE.world.device(), budget.image_size)
 budget
 
 # %% [markdown]
-# First, what our recorded study found about this trick: how long training took with and without it, and
-# how many times as soon it was at a fixed validation accuracy (above 1 is sooner). Then the trick's card,
-# straight from the top of its file.
+# First, we print what our recorded study found about this trick: the seconds of training until a fixed
+# validation accuracy, without the trick and with it, and then for all seven tricks and for the other six.
+# Each ratio belongs to the run named just before it: above 1, that run gets there sooner. Below it is the
+# trick's card, straight from the top of its file.
 
 # %%
 from IPython.display import Markdown
@@ -77,16 +77,16 @@ Markdown(smoothing.__doc__)
 # %% [markdown]
 # ## The hurt: sure, and wrong
 #
-# We give a network few images and much time: 1,000 labels, seen over and over. That is how many
-# projects begin.
+# We give a network few images and plenty of time: it sees 1,000 labels over and over. Many projects begin
+# this way.
 
 # %%
 few = data.subset(1000)
 plain = train(BASELINE, few, images=budget.images)
 
 # %% [markdown]
-# What does it think of the 5,000 validation images, which it has never seen? For each image we take the
-# largest of the ten probabilities. That is the network's *confidence*.
+# What does it predict for the 5,000 validation images, which it has never seen? For each image, we take
+# the largest of the ten probabilities. This is the network's *confidence*.
 
 # %%
 from fasttricks.course import probabilities
@@ -96,9 +96,10 @@ confidence = chances.max(1).values
 print(f"confidence {confidence.mean():.3f}, accuracy {plain.val_accuracy:.3f}")
 
 # %% [markdown]
-# Both are means over the same images, so an honest network would have the same number twice. We look
-# closer. When an honest network says "90 % sure", it is right nine times out of ten. We sort the images
-# into ten bins by confidence, and compare each bin's confidence with its share of right answers.
+# Both are means over the same images, so for an honest network the two numbers would be equal. Let us
+# look more closely. When an honest network says "90 % sure", it is right nine times out of ten. We sort
+# the images into ten bins by confidence, and compare each bin's confidence with its share of right
+# answers.
 
 # %%
 import torch
@@ -113,7 +114,7 @@ def reliability(chances, y):
 
 
 # %% [markdown]
-# This plot is called a *reliability diagram*. The dashed line is honesty.
+# This plot is called a *reliability diagram*. The dashed line shows an honest network.
 
 # %%
 import matplotlib.pyplot as plt
@@ -125,11 +126,11 @@ plot(lines, "confidence", "share of right answers", f"{len(few.train):,} labels,
 plt.show()
 
 # %% [markdown]
-# Where the solid line runs below the dashed one, the network is surer than it should be. It has learned
-# its 1,000 labels by heart, and speaks about new images in the same tone.
+# Where the solid line runs below the dashed one, the network is more confident than it should be. It has
+# memorised its 1,000 labels, and is just as confident about new images.
 #
-# One number sums the picture up. The **expected calibration error** (ECE) is the distance between the two
-# lines, averaged over the images. Zero is honest.
+# A single number summarises the diagram. The **expected calibration error** (ECE) is the distance between
+# the two lines, averaged over the images. An honest network has an error of zero.
 
 
 # %%
@@ -148,8 +149,8 @@ print(f"expected calibration error: {calibration_error(chances, data.val.y):.3f}
 # %% [markdown]
 # ## By hand: why a softmax never arrives
 #
-# Where does the overconfidence come from? Take one image, four classes, and a network that already
-# prefers the right class by some gap in its logits.
+# Where does the overconfidence come from? Take one image, four classes, and a network whose logit for the
+# right class already exceeds the others by some gap.
 
 # %%
 import math
@@ -162,8 +163,8 @@ def chance_of_right(gap, classes=4):
 [round(chance_of_right(gap), 4) for gap in (1, 2, 4, 8)]
 
 # %% [markdown]
-# The probability of the right class creeps towards 1 and never gets there. The loss is the negative
-# logarithm of it, so it always has a little left to gain from a wider gap.
+# The probability of the right class approaches 1 but never reaches it. The loss is the negative logarithm
+# of that probability, so a wider gap always lowers it a little further.
 
 # %%
 gaps = [gap / 10 for gap in range(121)]
@@ -171,8 +172,8 @@ onehot = [-math.log(chance_of_right(gap)) for gap in gaps]
 
 
 # %% [markdown]
-# Now we ask for less. Of the certainty 1 we take a share of 0.1, and give it to all four classes alike.
-# The right class is left with 0.925, the three others get 0.025 each.
+# Now we ask for less. We take a share of 0.1 from the target of 1, and divide it equally among all four
+# classes. The right class is left with 0.925, and the other three get 0.025 each.
 
 
 # %%
@@ -192,11 +193,11 @@ plot(
 plt.show()
 
 # %% [markdown]
-# The solid curve falls for ever: the network is paid for widening the gap without end. The dashed curve
-# has a lowest point. Beyond it, more certainty costs.
+# The solid curve falls for ever: the loss rewards widening the gap without limit. The dashed curve has a
+# lowest point. Beyond that point, more certainty increases the loss.
 #
-# Where is that point? Set the probabilities equal to the targets, and take the logarithm of their
-# ratio.
+# Where is that point? Set the probabilities equal to the targets, and take the logarithm of the ratio of
+# the right class to any other.
 
 
 # %%
@@ -215,7 +216,7 @@ falling = all(a > b for a, b in pairwise(onehot))
 holds(falling, "with a target of 1 a wider gap is always better")
 
 # %% [markdown]
-# For our ten classes, the gap that the loss asks for depends on epsilon like this:
+# For our ten classes, this is how the best gap depends on epsilon:
 
 # %%
 shares = [0.01 * number for number in range(1, 100)]
@@ -224,12 +225,13 @@ plot({"ten classes": (shares, ideal)}, "epsilon", "best gap in logits")
 plt.show()
 
 # %% [markdown]
-# A little smoothing already turns an endless gap into a modest one. Near epsilon = 1 nothing is left to
-# tell the classes apart.
+# Even a little smoothing turns an unlimited gap into a modest one. Near epsilon = 1, there is no gap left
+# to tell the classes apart.
 #
 # ## Write it
 #
-# The trick is a map on targets. A target is a row of ten probabilities, so smoothing is one line:
+# The trick is a function of the targets. A target is a row of ten probabilities, so smoothing is one
+# line:
 
 
 # %%
@@ -238,7 +240,8 @@ def smooth(q, eps):
 
 
 # %% [markdown]
-# Look at it. Row one is a sure target, row two is already blended, as mixup would leave it.
+# Here is an example. The first row is a one-hot target, and the second is already blended, as mixup would
+# leave it.
 
 # %%
 q = torch.tensor([[1.0, 0, 0, 0], [0, 0.5, 0.5, 0]])
@@ -247,7 +250,7 @@ smooth(q, 0.1)
 # %% [markdown]
 # ## Check it
 #
-# First, our function is the one that the package uses, and rows of probabilities stay rows of
+# First, our function gives the same result as the package's, and rows of probabilities remain rows of
 # probabilities.
 
 # %% tags=["nbval-check-output"]
@@ -258,8 +261,8 @@ sums = LabelSmoothing(0.3).batch_map(None, onehots, None)[1].sum(1)
 holds(torch.allclose(sums, torch.ones(64)), "smoothed rows sum to 1")
 
 # %% [markdown]
-# Second, the loss on smoothed targets is the loss that torch and timm compute when they are asked to
-# smooth.
+# Second, the loss on smoothed targets equals the loss that torch and timm compute when you turn on their
+# label smoothing.
 
 # %% tags=["nbval-check-output"]
 from timm.loss import LabelSmoothingCrossEntropy
@@ -272,11 +275,11 @@ timms = LabelSmoothingCrossEntropy(0.1)(logits, y)
 holds(abs(ours - timms).item() < 1e-6, "timm's LabelSmoothingCrossEntropy gives the same loss")
 
 # %% [markdown]
-# A warning about names. Some texts give nothing to the right class and eps / (K - 1) to each of the
-# others. That is the same family with another epsilon. We follow torch.
+# Note that conventions differ. Some texts give no part of eps to the right class and eps / (K - 1) to
+# each of the others. That is the same family of targets with a different epsilon. We follow torch.
 #
-# Third, a law. Smoothing is a straight line in q, and mixup blends two rows. So it does not matter which
-# comes first, and the two tricks can be added in any order.
+# Third, smoothing and mixup commute. Smoothing is affine in q, and mixup is a weighted average of two
+# rows. So it does not matter which comes first, and you can add the two tricks in any order.
 
 # %% tags=["nbval-check-output"]
 from fasttricks.tricks.mixup import mix
@@ -289,8 +292,8 @@ holds(torch.allclose(before, after, atol=1e-6), "smoothing and mixing commute")
 # %% [markdown]
 # ## In your own loop
 #
-# You do not need this package for it. In a plain PyTorch script the trick is these lines; `-` goes, `+`
-# comes.
+# You do not need this package to use the trick. In a plain PyTorch script, make this change: remove the
+# line marked `-` and add the line marked `+`.
 #
 # ```diff
 #          inputs, targets = normalise(torch.where(flipped, pixels.flip(-1), pixels)), y[rows]
@@ -299,21 +302,24 @@ holds(torch.allclose(before, after, atol=1e-6), "smoothing and mixing commute")
 #          loss.backward()
 # ```
 #
-# The whole is [`examples/smoothing.py`](../examples/smoothing.py). PyTorch has the trick as an argument.
+# The complete script is [`examples/smoothing.py`](../examples/smoothing.py). PyTorch offers the trick as
+# an argument.
 #
 # ## Use it
 #
-# Now the real question. Two recipes, the same seeds, the same number of images, fresh networks.
+# Now for the real question. We train fresh networks with two recipes, using the same seeds and the same
+# number of images.
 
 # %%
 arms = train_arms({"plain": BASELINE, "smoothed": BASELINE + LabelSmoothing(0.1)}, data)
 accuracy_table(arms)
 
 # %% [markdown]
-# Read *lowest and highest gain* first: it compares runs that share a seed. Where that range includes
-# zero, so few runs do not tell the two apart. Then read *seconds*: the trick should cost none.
+# Read *lowest and highest gain* first: it compares runs that share a seed. If that range includes zero,
+# so few runs cannot tell the two recipes apart. Then read *seconds*: the trick should add none.
 #
-# How did they get there? First in epochs: one epoch is as many images as the training set has.
+# How did the runs get there? First, we plot accuracy against epochs. One epoch is as many images as the
+# training set contains.
 
 # %%
 curves = {}
@@ -324,16 +330,15 @@ plot(curves, "epochs", "validation accuracy, mean", f"{len(runs)} runs each", ma
 plt.show()
 
 # %% [markdown]
-# And in seconds, a line a run:
+# Then against seconds, with one line per run:
 
 # %%
 accuracy_against_time(arms)
 plt.show()
 
 # %% [markdown]
-# Look for a curve that is *left of* or *above* the other from start to end. If they cross or lie
-# together, the trick does not speed learning up here, and that is what an honest table of this chapter
-# has to say.
+# Look for a curve that is *left of* or *above* the other from start to end. If they cross or overlap, the
+# trick does not speed up learning here, and an honest results table for this chapter has to say so.
 #
 # Confidence is another matter. We compare the two networks on the same validation images.
 
@@ -350,10 +355,10 @@ sure = {name: found.max(1).values.mean().item() for name, found in thoughts.item
 holds(sure["smoothed"] < sure["plain"], "the smoothed network is less sure of itself")
 
 # %% [markdown]
-# That is not always good news. A network that has seen each image a few times at most is rarely too sure,
-# and smoothing may then make it *too modest*: compare the two calibration errors. The trick pays where
-# the hurt was, on few labels and long training. We go back there, with half as much smoothing and with
-# the same.
+# That is not always good news. A network that has seen each image at most a few times is rarely
+# overconfident, and smoothing may then make it *too modest*: compare the two calibration errors. The
+# trick pays off where we saw the problem: with few labels and long training. We return to that setting,
+# once with half as much smoothing and once with the same amount.
 
 # %%
 import pandas as pd
@@ -370,9 +375,10 @@ for name, found in thoughts.items():
 pd.DataFrame(rows, index=["accuracy", "mean confidence", "calibration error"]).T.round(3)
 
 # %% [markdown]
-# Read each row from left to right. Confidence above accuracy is too sure, below it is too modest. Going
-# down, epsilon turns the confidence down like a dial, while the accuracy hardly follows. The best row is
-# the one with the smallest error. Is it a smoothed one? Then that is where the trick pays.
+# Read each row from left to right. If confidence is above accuracy, the network is too sure; if it is
+# below, the network is too modest. As you go down the rows, epsilon lowers the confidence, while the
+# accuracy hardly changes. The best row is the one with the smallest error. If it is a smoothed one, the
+# trick pays off here.
 
 # %%
 lines = {name: reliability(found, data.val.y) for name, found in thoughts.items()}
@@ -381,13 +387,14 @@ plot(lines, "confidence", "share of right answers", "one seed each", marks=True)
 plt.show()
 
 # %% [markdown]
-# The closer a line keeps to the dash-dotted one, the more its probabilities can be taken at their word.
-# No epsilon is right for all: it must match the overconfidence, so choose it on validation images. The
-# card also names noisy labels. Chapter 4 makes such labels: try this trick there.
+# The closer a line stays to the dash-dotted one, the more you can trust its probabilities. No single
+# epsilon is right for every case: it must match the overconfidence, so choose it on validation images.
+# The card also mentions noisy labels. Chapter 4 creates such labels: try this trick there.
 #
 # ## Break it
 #
-# If a little is good, is more better? We go up to 0.9, on half as many images each.
+# If a little is good, is more better? We raise epsilon to 0.9, and train each network on half as many
+# images.
 
 # %%
 sweep = {}
@@ -397,7 +404,7 @@ for eps in (0.0, 0.1, 0.3, 0.6, 0.9):
     sweep[eps] = train(recipe, data, images=budget.images // 2, evaluations=1, label=label)
 
 # %% [markdown]
-# First the confidence, then the accuracy.
+# Look at the confidence first, then at the accuracy.
 
 # %%
 modest = [
@@ -409,10 +416,10 @@ plot(lines, "epsilon", "confidence, accuracy", "one seed each", marks=True)
 plt.show()
 
 # %% [markdown]
-# Confidence falls with epsilon, as it must. How far does the accuracy follow? Much less, for the *order*
-# of the ten probabilities can survive even when they are nearly equal. What is lost is the meaning of the
-# probability. And at the far end learning may slow down: every image asks for nearly the same answer, so
-# each says little.
+# Confidence falls as epsilon grows, as it must. Does the accuracy fall with it? Much less, because the
+# *order* of the ten probabilities can survive even when they are nearly equal. Instead, the probabilities
+# lose their meaning. At the largest epsilon, learning may also slow down: every image has nearly the same
+# target, so each one carries little information.
 
 # %% tags=["nbval-check-output"]
 ordered = all(a > b for a, b in pairwise(modest))
@@ -424,32 +431,33 @@ holds(modest[-1] < 0.5, "smoothed by 0.9, the network is not sure of anything an
 #
 # **1. Why does a one-hot target push logits apart for ever?**
 #
-# <details><summary>Answer</summary>The softmax reaches 1 only at an infinite gap, and the loss falls all
-# the way there.</details>
+# <details><summary>Answer</summary>The softmax reaches 1 only at an infinite gap, and the loss keeps
+# falling as the gap grows.</details>
 #
 # **2. With ten classes and epsilon 0.1, what does the right class get?**
 #
-# <details><summary>Answer</summary>0.9 + 0.1 / 10 = 0.91. In torch's convention the right class has its
-# share too.</details>
+# <details><summary>Answer</summary>0.9 + 0.1 / 10 = 0.91. In torch's convention, the right class also
+# receives a share of epsilon.</details>
 #
 # **3. Why can smoothing be applied before or after mixup?**
 #
-# <details><summary>Answer</summary>It is affine in the target, and mixup's blend is convex: the shares sum
-# to 1, so the constant part survives unchanged.</details>
+# <details><summary>Answer</summary>Smoothing is affine in the target, and mixup's blend is convex: its
+# weights sum to 1, so the constant term stays unchanged.</details>
 #
-# **4. Your smoothed network has a training loss that stops at 0.5. Is it stuck?**
+# **4. The training loss of your smoothed network stops falling at 0.5. Is it stuck?**
 #
-# <details><summary>Answer</summary>Perhaps not: the smoothed loss has a lowest value above zero, the
-# entropy of its targets.</details>
+# <details><summary>Answer</summary>Not necessarily: the lowest possible smoothed loss is above zero. It
+# is the entropy of the targets.</details>
 #
 # **5. When would you rather not smooth?**
 #
-# <details><summary>Answer</summary>When runs are short and the network is not overconfident anyway, or when
-# another network is to learn from its probabilities (Müller et al. 2019).</details>
+# <details><summary>Answer</summary>When runs are short and the network is not overconfident anyway, or
+# when another network will learn from its probabilities (Müller et al. 2019).</details>
 #
 # ## Exercises
 #
-# Replace `raise NotImplementedError` by your code and run the cell. A wrong answer gets a hint.
+# Replace `raise NotImplementedError` with your code and run the cell. If your answer is wrong, you get a
+# hint.
 #
 # **Exercise 1.** Return the gap in logits at which the smoothed loss is lowest, for any epsilon and any
 # number of classes.
@@ -496,7 +504,8 @@ check("smoothing", 2, other_smooth)
 #
 # </details>
 #
-# **Exercise 3.** Write the expected calibration error for ten bins without looking above.
+# **Exercise 3.** Implement the expected calibration error with ten bins, without looking at the code
+# above.
 
 
 # %%
@@ -524,9 +533,9 @@ check("smoothing", 3, ece)
 #
 # ## Further reading
 #
-# - Szegedy et al. 2015, [arXiv 1512.00567](https://arxiv.org/abs/1512.00567), section 7: where it was
-#   first written down.
+# - Szegedy et al. 2015, [arXiv 1512.00567](https://arxiv.org/abs/1512.00567), section 7: the first
+#   description of label smoothing.
 # - Guo et al. 2017, [arXiv 1706.04599](https://arxiv.org/abs/1706.04599): calibration of modern networks,
 #   and the reliability diagram.
-# - Müller et al. 2019, [arXiv 1906.02629](https://arxiv.org/abs/1906.02629): when smoothing helps, and why
-#   smoothed teachers teach worse.
+# - Müller et al. 2019, [arXiv 1906.02629](https://arxiv.org/abs/1906.02629): when smoothing helps, and
+#   why smoothed teachers teach worse.

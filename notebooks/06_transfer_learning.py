@@ -18,9 +18,10 @@
 # %% [markdown]
 # # 6. Transfer learning
 #
-# A fresh network knows nothing. It must find out what an edge is before it can find out what a shoe is.
-# But edges are everywhere. So we begin with weights that another task has taught, put a new head on top,
-# and ask: how much sooner do we arrive, what was it that moved, and who paid for it?
+# A newly initialised network knows nothing. It must learn what an edge is before it can learn what a shoe
+# is. But edges are everywhere, so we start from weights trained on another task, put a new head on top,
+# and ask: how much sooner do we reach the same accuracy, what exactly was transferred, and who paid for
+# it?
 #
 # About 15 minutes to read, and two to run.
 
@@ -29,7 +30,7 @@
 # [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/06_transfer_learning.ipynb)
 # or
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/06_transfer_learning.ipynb).
-# The first cell installs the course where it is missing, and prints which machine it has found.
+# The first cell installs the course if it is missing and prints which machine it has found.
 
 # %%
 import importlib.util
@@ -48,8 +49,8 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The budget follows the device. We shall make many runs. So most see a quarter of its images, and all are
-# judged by half of the validation images.
+# The budget depends on the device. This chapter makes many runs, so most of them see a quarter of the
+# budget's images, and all are evaluated on half of the validation images.
 
 # %%
 from dataclasses import replace
@@ -63,9 +64,10 @@ quarter = budget.images // 4
 budget
 
 # %% [markdown]
-# First, what our recorded study found about this trick: how long training took with and without it, and
-# how many times as soon it was at a fixed validation accuracy (above 1 is sooner). Then the trick's card,
-# straight from the top of its file.
+# First, we print what our recorded study found about this trick: the seconds of training until a fixed
+# validation accuracy, without the trick and with it, and then for all seven tricks and for the other six.
+# Each ratio belongs to the run named just before it: above 1, that run gets there sooner. Below it is the
+# trick's card, straight from the top of its file.
 
 # %%
 from IPython.display import Markdown
@@ -79,15 +81,15 @@ Markdown(transfer.__doc__)
 # %% [markdown]
 # ## The hurt: a hundred labels
 #
-# Suppose that somebody has labelled 100 images, and no more. We train on them plainly, over and over. A
-# batch cannot be larger than the labels, so we take 50.
+# Suppose that somebody has labelled only 100 images. We train on them with the plain recipe, over and
+# over. A batch cannot contain more images than we have labels for, so we use a batch of 50.
 
 # %%
 small, few = replace(BASELINE, batch=50), data.subset(100)
 fresh = train(small, few, images=quarter, evaluations=8, label="100 labels")
 
 # %% [markdown]
-# How good is it on new images, and how good on its own hundred?
+# How accurate is the network on new images, and how accurate is it on its own hundred?
 
 # %%
 import matplotlib.pyplot as plt
@@ -102,11 +104,12 @@ plot(lines, "images seen", "accuracy", "from scratch on 100 labels", marks=True)
 plt.show()
 
 # %% [markdown]
-# The dashed line is how well it knows its own. Where the solid one stays below, the rest is what a hundred
-# images could not teach.
+# The dashed line shows the accuracy on the network's own hundred images. Where the solid line stays below
+# it, the gap is what a hundred images could not teach.
 #
-# Labels are dear. *Letters* are free: a computer can draw and name as many as we like. So let a network
-# learn to see on letters. Above the prints, below what it is shown: another warp each time.
+# Labels are expensive. *Letters* are free: a computer can draw and label as many as we like. So we let a
+# network learn to see by training it on letters. The upper row shows the prints, and the lower row shows
+# what the network sees: a different warp each time.
 
 # %%
 import torch
@@ -119,8 +122,9 @@ plt.show()
 print(f"{len(letters.classes)} characters, {len(letters.train):,} prints in five fonts")
 
 # %% [markdown]
-# There is no shoe among them. Does reading them help with clothes? Here is the same run, from the weights of
-# a reader of letters. They come with the course for the small network; for a GPU's they are made now, once.
+# None of them is a shoe. Does learning to read them help with clothes? We repeat the same run, starting
+# from the weights of a network that has learned to read letters. For the small network, these weights
+# come with the course; for the GPU's network, the next cell makes them, once.
 
 # %%
 from fasttricks.pretrain import make_letters
@@ -132,11 +136,11 @@ plot(lines, "images seen", "accuracy on new images", "100 labels, one seed each"
 plt.show()
 
 # %% [markdown]
-# Where the dashed line is higher, something did not have to be learned again. At the right end, see how much
-# of that lasts.
+# Where the dashed line is higher, the network did not have to learn something again. Look at the right
+# end to see how much of that advantage lasts.
 #
-# **What has it seen in the letters?** We lay the two states side by side. A *state* is a dict: a tensor
-# for each name.
+# **What has it seen in the letters?** We compare the two states side by side. A *state* is a dict that
+# maps each name to a tensor.
 
 # %%
 from fasttricks.models import begin, given_state, head_of
@@ -148,8 +152,8 @@ own, given = dict(net.state_dict()), given_state("letters", budget.model, budget
 states = {"random": own, "letters": given}
 
 # %% [markdown]
-# Eight of the first layer's filters each, and under them what each filter answers to the first validation
-# image.
+# For each state, we show eight of the first layer's filters and, below them, each filter's answer to the
+# first validation image.
 
 # %%
 cloth = data.normalise(data.val.x[:1]).cpu()
@@ -160,10 +164,11 @@ for name, state in states.items():
 plt.show()
 
 # %% [markdown]
-# The squares say little, their answers more. Some filters tell bright surfaces from dark ones. Others give
-# cloth and background the same grey, and keep the outlines: are these more among the letters'? That can be
-# counted: to a flat surface a filter answers with the *sum* of its weights. We take its size, as a share of
-# the most it could be, had all weights one sign.
+# The filters themselves reveal little; their answers reveal more. Some filters distinguish bright
+# surfaces from dark ones. Others give cloth and background the same grey and keep the outlines: do the
+# letters have more of these? We can measure that: a filter's answer to a flat surface is the *sum* of its
+# weights. We take the size of that sum as a share of the largest possible value, which it would reach if
+# all weights had the same sign.
 
 # %%
 lines = {}
@@ -175,14 +180,16 @@ plot(lines, "filter, sorted", "answer to a flat surface, share of the most", mar
 plt.show()
 
 # %% [markdown]
-# A filter at 0 is blind to flat surfaces: it sees edges only. A filter near 1 blurs. Where the dashed line
-# hugs zero and then jumps, the letters have made specialists of both kinds. Nets trained on photographs find
-# edge filters as well, whatever their task (Yosinski et al. 2014, arXiv 1411.1792).
+# A filter at 0 is blind to flat surfaces: it responds only to edges. A filter near 1 blurs. Where the
+# dashed line stays close to zero and then jumps, training on letters has produced specialists of both
+# kinds. Networks trained on photographs learn edge filters as well, whatever their task (Yosinski et al.
+# 2014, arXiv 1411.1792).
 #
 # ## By hand: a body and a head
 #
-# A network is a *body*, which turns an image into a few numbers, and a *head*, which turns these into
-# classes. Here is the smallest one, twice: another task's with five classes, and ours with three.
+# A network consists of a *body*, which turns an image into a few numbers, and a *head*, which turns these
+# numbers into classes. Here are two minimal examples: the other task's network with five classes, and
+# ours with three.
 
 # %%
 theirs = {"body.weight": torch.tensor([[1.0, 2], [3, 4]]), "fc.weight": torch.ones(5, 2)}
@@ -192,8 +199,8 @@ moved["body.weight"] = theirs["body.weight"]
 moved
 
 # %% [markdown]
-# By hand, a transplant is one assignment by name. The head must stay: a row of it is a class, and they have
-# other classes.
+# By hand, a transplant is one assignment by name. We keep our own head: each of its rows stands for a
+# class, and the other task has other classes.
 
 # %% tags=["nbval-check-output"]
 holds(moved["body.weight"].tolist() == [[1, 2], [3, 4]], "the body is theirs")
@@ -205,7 +212,7 @@ holds(rows == (len(letters.classes), 10), "the letters' head has a row a charact
 # %% [markdown]
 # ## Write it
 #
-# The same for any number of tensors. Where a body does not fit, we say so.
+# Now we do the same for any number of tensors. If a body does not fit, we raise an error.
 
 
 # %%
@@ -225,7 +232,7 @@ begun = transplant(own, given, head)
 # %% [markdown]
 # ## Check it
 #
-# First, it is what the package does.
+# First, our function does what the package does.
 
 
 # %% tags=["nbval-check-output"]
@@ -236,7 +243,8 @@ def same(one, other):
 holds(same(begun, transfer.transplant(own, given, head)), "ours is the package's")
 
 # %% [markdown]
-# Second, torch can load a part of a state, too. We drop the letters' head, and torch reports what it missed.
+# Second, torch can also load part of a state. We drop the letters' head, and torch reports what was
+# missing.
 
 # %% tags=["nbval-check-output"]
 headless = {n: tensor for n, tensor in given.items() if not transfer.is_head(n, head)}
@@ -245,11 +253,11 @@ holds(same(begun, net.state_dict()), "torch's load_state_dict(strict=False) give
 holds(report.missing_keys == [f"{head}.weight", f"{head}.bias"], "it missed the head, no more")
 
 # %% [markdown]
-# A warning: with `strict=False`, torch does not complain of a missing body either. (Of a wrong shape it
-# does.) Read its report.
+# A warning: with `strict=False`, torch does not complain about a missing body either. (It does complain
+# about a wrong shape.) Read its report.
 #
-# Third, a law. A run from letters begins with their body, tensor for tensor, and with the head that its seed
-# would have drawn anyway. So two arms with one seed differ in the body alone.
+# Third, an invariant. A run from letters starts with the letters' body, tensor for tensor, and with the
+# head that its seed would have drawn anyway. So two arms with the same seed differ only in the body.
 
 # %% tags=["nbval-check-output"]
 torch.manual_seed(0)
@@ -259,8 +267,8 @@ heads = [name for name in state if transfer.is_head(name, head)]
 holds(all(torch.equal(state[name], own[name]) for name in heads), "the head is the seed's")
 
 # %% [markdown]
-# Fourth, colours. Weights from photographs have three filters where our grey images have one. The package
-# adds the three up. A grey picture is one whose three colours are equal, so nothing changes.
+# Fourth, colours. Weights trained on photographs have three filters where our grey images need one. The
+# package adds up the three. In a grey picture all three colours are equal, so the answer does not change.
 
 # %% tags=["nbval-check-output"]
 chance = torch.Generator().manual_seed(0)
@@ -270,7 +278,7 @@ answers = [torch.conv2d(grey.expand(-1, 3, -1, -1), three), torch.conv2d(grey, o
 holds(torch.allclose(*answers, atol=1e-5), "one summed filter answers as three did")
 
 # %% [markdown]
-# Last, *freezing*. `Transfer(freeze=1.0)` trains the head alone. A short run:
+# Last, *freezing*. `Transfer(freeze=1.0)` trains only the head. We start a short run:
 
 # %%
 still = train(BASELINE + Transfer(freeze=1.0), data, images=budget.images // 8, evaluations=1)
@@ -278,7 +286,8 @@ after = {name: tensor.cpu() for name, tensor in still.net.state_dict().items()}
 learned = [name for name, _ in net.named_parameters() if name not in heads]
 
 # %% [markdown]
-# Batch-norm also keeps a running mean and variance of what passes through. These follow the new images.
+# Batch-norm also keeps a running mean and variance of the values that pass through it. These statistics
+# still follow the new images.
 
 # %% tags=["nbval-check-output"]
 holds(all(torch.equal(after[n], given[n]) for n in learned), "no frozen parameter has moved")
@@ -289,8 +298,8 @@ holds(not torch.equal(after[heads[0]], own[heads[0]]), "the head has learned")
 # %% [markdown]
 # ## In your own loop
 #
-# You do not need this package for it. In a plain PyTorch script the trick is these lines; `-` goes, `+`
-# comes.
+# You do not need this package for transfer learning. In a plain PyTorch script, the trick is these
+# changes: remove the `-` lines and add the `+` lines.
 #
 # ```diff
 #  import torch.nn.functional as F
@@ -311,15 +320,16 @@ holds(not torch.equal(after[heads[0]], own[heads[0]]), "the head has learned")
 #      net = net.to(device, memory_format=torch.channels_last)
 # ```
 #
-# The whole is [`examples/transfer.py`](../examples/transfer.py). For photographs, `pretrained=True` fetches
-# weights from timm's hub, and timm makes a new head for your classes.
+# The complete script is [`examples/transfer.py`](../examples/transfer.py). For photographs,
+# `pretrained=True` fetches weights from timm's hub, and timm makes a new head for your classes.
 #
 # ## Use it
 #
-# Three starts, then: from scratch, from letters, and from letters with a frozen body. But at which learning
-# rate? `BASELINE` has a constant one, tuned for runs many times longer, and a new head has a long way to go.
-# So every start gets the same four tries: the constant rate, and one-cycle (chapter 3) with three peaks, in
-# multiples of it. The table shows validation accuracies, one seed each.
+# We compare three starts: from scratch, from letters, and from letters with a frozen body. But at which
+# learning rate? `BASELINE` has a constant rate that was tuned for runs many times longer, and a new head
+# has a long way to go. So every start gets the same four tries: the constant rate, and one-cycle (chapter
+# 3) with three peaks, given as multiples of that rate. The table shows validation accuracies from one
+# seed each.
 
 # %%
 import pandas as pd
@@ -341,10 +351,11 @@ best = found.idxmax()
 found.round(3)
 
 # %% [markdown]
-# The first row is the plain recipe with and without the trick: what the trick brings if nothing else is
-# changed. Then read down the columns. Where their best rates differ, judging all by one would be unfair. A
-# best in the last row says that a higher peak was not tried. We go on with the best of each column, and with
-# seeds that had no part in the choice.
+# The first row shows the plain recipe with and without the trick, that is, what the trick gains if
+# nothing else is changed. Then read down the columns. Where their best rates differ, judging all starts
+# at one rate would be unfair. If a column's best value is in the last row, remember that we tried no
+# higher peak. We continue with the best rate of each column, and with seeds that played no part in the
+# choice.
 
 # %%
 recipes = {name: rates[best[name]] + start for name, start in starts.items()}
@@ -358,11 +369,11 @@ for seed in range(1, 1 + budget.seeds):
 accuracy_table(arms)
 
 # %% [markdown]
-# Where the *lowest* gain lies above zero, the trick paid in every run. A step costs the same, wherever the
-# run began.
+# If the *lowest* gain is above zero, the trick paid off in every run. A step costs the same, whichever
+# weights the run started from.
 #
-# **Four budgets.** How many images does an accuracy need? One-cycle must be planned for its length, so each
-# point is a run of its own.
+# **Four budgets.** How many images does it take to reach a given accuracy? A one-cycle schedule is
+# planned for a fixed length, so each point is a separate run.
 
 # %%
 sizes = [budget.images // 8, quarter, budget.images // 2, budget.images]
@@ -377,7 +388,7 @@ for name, recipe in recipes.items():
     last[name] = run
 
 # %% [markdown]
-# One seed a point, images on a logarithmic axis:
+# We plot one seed per point, with the images on a logarithmic axis:
 
 # %%
 lines = {name: (sizes, scores) for name, scores in reached.items()}
@@ -389,13 +400,14 @@ gains = [100 * (b - a) for a, b in zip(reached["scratch"], reached["letters"], s
 print("letters minus scratch, points:", *(f"{gain:+.1f}" for gain in gains))
 
 # %% [markdown]
-# Read it sideways: how far right must *scratch* go to be as high as *letters*? Then read the gains from left
-# to right, the shortest run to the longest: does the head start last? In object detection, nets from scratch
-# caught up with those from ImageNet once they were trained long enough (He et al. 2018, arXiv 1811.08883).
+# Read the plot horizontally: how far to the right must *scratch* go to be as high as *letters*? Then read
+# the gains from left to right, from the shortest run to the longest: does the head start last? In object
+# detection, networks trained from scratch caught up with those pretrained on ImageNet once they were
+# trained long enough (He et al. 2018, arXiv 1811.08883).
 #
-# **Is it the filters?** Perhaps good weights merely have a good *size*. So we shuffle the numbers within each
-# tensor of the letters: same numbers, no filters. And how much reading is needed? We pretrain a reader
-# ourselves, on a few glyphs.
+# **Is it the filters?** Perhaps good weights merely have a good *size*. To find out, we shuffle the
+# numbers within each of the letters' tensors: the numbers are the same, but the filters are gone. And how
+# much pretraining is needed? We pretrain a network ourselves, on only a few glyphs.
 
 # %%
 import tempfile
@@ -410,7 +422,7 @@ save_file({n: t.flatten()[orders[n]].view(t.shape) for n, t in given.items()}, f
 brief = pretrain(budget.model, files["brief"], images=budget.images // 2)
 
 # %% [markdown]
-# Both are files of foreign weights now, and `Transfer` takes a path.
+# Both sets of weights are now files, and `Transfer` accepts a path.
 
 # %%
 for name, file in files.items():
@@ -420,19 +432,20 @@ for name, runs in arms.items():
     print(f"{name:9} {runs[0].val_accuracy:.3f}")
 
 # %% [markdown]
-# One seed each. The distance from *letters* down to *shuffled* is what the filters were worth. Where
-# *shuffled* is above *scratch*, size alone helps, too: on medical images it brought much of the speed (Raghu et
-# al. 2019, arXiv 1902.07208). And *brief* tells whether a few seconds of reading would do.
+# Each value comes from one seed. The drop from *letters* to *shuffled* shows what the filters were worth.
+# If *shuffled* is above *scratch*, size alone helps, too: on medical images, it accounted for much of the
+# speed-up (Raghu et al. 2019, arXiv 1902.07208). And *brief* shows whether a few seconds of pretraining
+# would be enough.
 #
-# Any weights of the same model come the same way; the course's tests do it with a real EfficientNet. With a
-# network, photographs are as near as letters:
+# You can load any weights of the same model in the same way; the course's tests do this with a real
+# EfficientNet. With an internet connection, weights from photographs are just as easy to use as letters:
 #
 # ```python
 # train(BASELINE + Transfer("imagenet"), data)       # timm's weights, from its hub
 # train(BASELINE + Transfer("weights.pth"), data)    # a file of your own
 # ```
 #
-# The file's head, of another size, is left out:
+# The file's head, which has a different size, is left out:
 
 # %% tags=["nbval-check-output"]
 foreign = given_state(str(files["brief"]), budget.model, budget.image_size)[f"{head}.weight"]
@@ -442,8 +455,9 @@ holds(len(kept) == 10, "the net that began with it has ten rows")
 folder.cleanup()
 
 # %% [markdown]
-# **Few labels.** Back to the hurt, with all three starts at their own rates. Every run sees as many images;
-# only the number of different ones grows. The grey line marks how many images are seen.
+# **Few labels.** We return to the opening problem, with each of the three starts at its own best rate.
+# Every run sees the same number of images; only the number of distinct images grows. The grey line marks
+# how many images each run sees.
 
 # %%
 counts = (100, 1_000, len(data.train))
@@ -458,13 +472,13 @@ plt.axvline(quarter, color="grey")
 plt.show()
 
 # %% [markdown]
-# Right of the grey line no label is seen twice, so further labels cannot help. Left of it, read sideways:
-# how many labels is the head start worth? Look at *frozen*, too: freezing is often advised where labels are
-# few. Whether it helps depends on how near the two tasks are.
+# To the right of the grey line, no label is seen twice, so further labels cannot help. To the left of it,
+# read the plot horizontally: how many labels is the head start worth? Look at *frozen*, too: freezing is
+# often recommended when labels are few. Whether it helps depends on how similar the two tasks are.
 #
-# **A slower body.** Between frozen and free lies `body_lr`: the body learns at a share of the head's rate.
-# We give the head the highest peak, and the body a tenth or three tenths of it. Beside it: one peak for
-# both. The axis is the *body's* peak.
+# **A slower body.** `body_lr` offers a middle way between a frozen and a free body: the body learns at a
+# share of the head's rate. We give the head the highest peak, and the body a tenth or three tenths of it.
+# The other line uses one peak for both. The axis shows the *body's* peak.
 
 # %%
 top, shares, slow = peaks[-1], (0.1, 0.3), []
@@ -479,13 +493,13 @@ plot(lines, "peak of the body, times the constant rate", "validation accuracy", 
 plt.show()
 
 # %% [markdown]
-# At the right end the share is 1, and the lines meet. Follow the dashed one to the left: does a slower body
-# undo the harm of a peak too high for it? And does it beat the *best* point of the solid line? If not, a
-# plain `Transfer()` at the right peak is enough.
+# At the right end, the share is 1 and the lines meet. Follow the dashed line to the left: does a slower
+# body undo the harm of a peak that is too high for it? And does it beat the *best* point of the solid
+# line? If not, a plain `Transfer()` at the right peak is enough.
 #
-# **Who paid?** The weights' file knows how many glyphs it has cost, the brief pretraining how fast *this*
-# machine reads. The curves say what a run saves: we look for the size at which *letters* is as good as
-# *scratch* with all its images.
+# **Who paid?** The weights file records how many glyphs it took to make, and the brief pretraining shows
+# how fast *this* machine processes them. The curves show what each run saves: we look for the number of
+# images at which *letters* is as good as *scratch* with all its images.
 
 # %%
 import numpy as np
@@ -503,12 +517,12 @@ print(f"{enough:,.0f} images instead of {budget.images:,} save {saved:.1f} s a r
 print(f"paid after {np.ceil(cost / saved):,.0f} runs" if saved > 0 else "never paid in seconds")
 
 # %% [markdown]
-# In seconds, pretraining pays if so many runs share it, or if it is somebody's gift. Where labels are few, it
-# may save labels, and that is another currency.
+# In seconds, pretraining pays off if that many runs share it, or if somebody gives it to you. When labels
+# are few, it may save labels, and that is a different currency.
 #
 # ## Break it
 #
-# **Frozen for good.** Go back to the four budgets, and see where the frozen line ends.
+# **Frozen for good.** Go back to the plot of the four budgets and see where the frozen line ends.
 
 # %%
 for name, run in last.items():
@@ -516,12 +530,13 @@ for name, run in last.items():
     print(f"{name:9} {rate:24} accuracy {run.val_accuracy:.3f} after {run.images_seen:,} images")
 
 # %% [markdown]
-# It skips most of the backward pass, so it is fast. But the head can only recombine what letters needed.
-# Where *scratch* ends above it, a net that began with nothing has learned more about clothes than all those
-# letters could tell.
+# Freezing skips most of the backward pass, so training is fast. But the head can only recombine the
+# features that letters needed. Where *scratch* ends above the frozen body, a network that started with
+# nothing has learned more about clothes than all those letters could teach.
 #
-# **Too hot.** What does a high peak do to a body? We train at one peak more, and compare the filters before
-# and after: the cosine of the angle between them is 1 if nothing changed, near 0 if nothing is left.
+# **Too hot.** What does a high peak do to a body? We train at one more peak and compare the filters
+# before and after: the cosine of the angle between them is 1 if nothing changed, and near 0 if nothing is
+# left.
 
 
 # %%
@@ -544,8 +559,8 @@ plot(lines, "peak, times the constant rate", "cosine, or accuracy", "one seed ea
 plt.show()
 
 # %% [markdown]
-# Look at the cosine where accuracy is best. The nearer to 1, the more of the gift was used as it came. At the
-# highest peak, the gift is melted down.
+# Look at the cosine at the peak with the best accuracy. The closer it is to 1, the more of the
+# transferred weights the network used as they were. At the highest peak, most of them are lost.
 
 # %% tags=["nbval-check-output"]
 holds(remains[0] > remains[-1], "the highest peak leaves less of the letters than the lowest")
@@ -556,34 +571,35 @@ holds(remains[-1] < 0.5, "at the highest, most of them is forgotten")
 #
 # **1. Why does the head stay behind?**
 #
-# <details><summary>Answer</summary>Its rows are the other task's classes. Ours are others, and of another
-# number.</details>
+# <details><summary>Answer</summary>Its rows stand for the other task's classes. Our classes are
+# different, and so is their number.</details>
 #
-# **2. A frozen body, and yet the same image gets other numbers after training. Why?**
+# **2. The body is frozen, yet the same image gets different numbers after training. Why?**
 #
 # <details><summary>Answer</summary>Batch-norm's running statistics followed the new images.</details>
 #
 # **3. Transfer gains nothing in your first trial. What do you try before giving up?**
 #
-# <details><summary>Answer</summary>Tune the rate for each start: the head may be learning too slowly, or the
-# body be overwritten.</details>
+# <details><summary>Answer</summary>Tune the learning rate for each start: the head may be learning too
+# slowly, or training may be overwriting the body.</details>
 #
 # **4. Why do we normalise letters and clothes in the same way?**
 #
 # <details><summary>Answer</summary>The first filters expect inputs on the scale that they were trained
 # on.</details>
 #
-# **5. Letters save you a few seconds a run. When is it right to pretrain yourself?**
+# **5. Letters save you a few seconds per run. When should you do the pretraining yourself?**
 #
-# <details><summary>Answer</summary>When nobody gives away weights that fit, and very many runs will share
-# yours, or labels cannot be had.</details>
+# <details><summary>Answer</summary>When nobody offers weights that fit, and either very many runs will
+# share yours or you cannot get labels.</details>
 #
 # ## Exercises
 #
-# Replace `raise NotImplementedError` by your code and run the cell. A wrong answer gets a hint.
+# Replace `raise NotImplementedError` with your code and run the cell. If your answer is wrong, you get a
+# hint.
 #
-# **Exercise 1.** Make first filters for any number of colours from given ones, so that a grey picture,
-# copied into every colour, gets the same answer as before.
+# **Exercise 1.** From the given first-layer filters, make filters for any number of colours, so that a
+# grey picture, copied into every colour, gets the same answer as before.
 
 
 # %%
@@ -606,8 +622,8 @@ check("transfer", 1, recolour)
 #
 # </details>
 #
-# **Exercise 2.** Pretraining costs `cost` seconds, and a run that begins with it saves `saved`. After how
-# many runs is it paid? Return `math.inf` where a run saves nothing.
+# **Exercise 2.** Pretraining costs `cost` seconds, and each run that starts from its weights saves
+# `saved` seconds. After how many runs has it paid for itself? Return `math.inf` if a run saves nothing.
 
 
 # %%
@@ -629,9 +645,9 @@ check("transfer", 2, paid_after)
 #
 # </details>
 #
-# **Exercise 3.** Let each block learn more slowly than the next. From parameter names, in order from the
-# input, return a dict of factors: 1 for the head, `decay` for the block before it, and so on. A block is
-# what stands before a name's first dot.
+# **Exercise 3.** Make each block learn more slowly than the next. Given the parameter names, in order
+# from the input, return a dict of factors: 1 for the head, `decay` for the block before it, and so on. A
+# block is the part of a name before its first dot.
 
 
 # %%
@@ -656,9 +672,9 @@ check("transfer", 3, layer_rates)
 #
 # ## Further reading
 #
-# - Yosinski et al. 2014, [arXiv 1411.1792](https://arxiv.org/abs/1411.1792): which layers are general, and
-#   which belong to their task.
-# - He et al. 2018, [arXiv 1811.08883](https://arxiv.org/abs/1811.08883): when training from scratch is as
-#   good.
-# - Raghu et al. 2019, [arXiv 1902.07208](https://arxiv.org/abs/1902.07208): how much of the gain is in the
-#   features.
+# - Yosinski et al. 2014, [arXiv 1411.1792](https://arxiv.org/abs/1411.1792): which layers are general and
+#   which are specific to their task.
+# - He et al. 2018, [arXiv 1811.08883](https://arxiv.org/abs/1811.08883): when training from scratch is
+#   just as good.
+# - Raghu et al. 2019, [arXiv 1902.07208](https://arxiv.org/abs/1902.07208): how much of the gain is in
+#   the features.

@@ -18,11 +18,11 @@
 # %% [markdown]
 # # 7. Mixed precision
 #
-# A network trained in 32-bit numbers pays for digits that it hardly uses. Mixed precision computes in 16
-# bits and keeps in 32 what would break. On hardware that multiplies 16-bit numbers natively it can save
-# much time, and it saves memory wherever the activations, not the weights, take most of it. This chapter
-# shows what a 16-bit number loses, how the loss is saved, and on which networks your own machine gains
-# anything.
+# Training a network in 32-bit numbers means paying for digits that it hardly uses. Mixed precision
+# computes in 16 bits and keeps 32 for whatever would break. On hardware that multiplies 16-bit numbers
+# natively, it can save a lot of time, and it saves memory wherever activations, rather than weights, take
+# up most of it. This chapter shows what a 16-bit number loses, how to prevent that damage, and which
+# networks benefit on your own machine.
 #
 # About 20 minutes to read, and two to run.
 
@@ -31,7 +31,7 @@
 # [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/07_mixed_precision.ipynb)
 # or
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/07_mixed_precision.ipynb).
-# The first cell installs the course where it is missing, and prints which machine it has found.
+# The first cell installs the course if it is missing and prints which machine it has found.
 
 # %%
 import importlib.util
@@ -50,7 +50,8 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The budget follows the device. We also put the images on that device, for single steps by hand.
+# The budget depends on the device. We also put the images on that device so that we can run single steps
+# by hand.
 
 # %%
 import matplotlib.pyplot as plt
@@ -65,9 +66,10 @@ here = data.to(device, budget.image_size)
 
 
 # %% [markdown]
-# First, what our recorded study found about this trick: how long training took with and without it, and
-# how many times as soon it was at a fixed validation accuracy (above 1 is sooner). Then the trick's card,
-# straight from the top of its file.
+# First, we print what our recorded study found about this trick: the seconds of training until a fixed
+# validation accuracy, without the trick and with it, and then for all seven tricks and for the other six.
+# Each ratio belongs to the run named just before it: above 1, that run gets there sooner. Below it is the
+# trick's card, straight from the top of its file.
 
 # %%
 from IPython.display import Markdown
@@ -81,8 +83,8 @@ Markdown(precision.__doc__)
 # %% [markdown]
 # ## The hurt: paying for 32 bits
 #
-# Training is mostly matrix products. How many operations a second does this device manage in the
-# usual 32-bit format, fp32, and in the two 16-bit formats, bf16 and fp16?
+# Training is mostly matrix products. How many operations per second does this device manage in the usual
+# 32-bit format, fp32, and in the two 16-bit formats, bf16 and fp16?
 
 
 # %%
@@ -94,7 +96,7 @@ def rate(size, dtype):
 
 
 # %% [markdown]
-# Five sizes, each twice. The better time counts, for the first product warms up the device.
+# We time five sizes, each twice. The better time counts, because the first product warms up the device.
 
 # %%
 sizes, lines, note = (64, 128, 256, 512, 1024), {}, MixedPrecision().note(device)
@@ -105,10 +107,11 @@ plt.show()
 
 
 # %% [markdown]
-# Look at the right end first. A 16-bit line above the fp32 line is speed that fp32 training leaves
-# unused. A line far below it means that the device only imitates the format. Many processors do so with
-# fp16, and older ones with bf16. Where this processor has no fast 16-bit format, the trick stays in fp32, and
-# the figure's title says so. At the left end starting a product takes longer than the product, and any line may win.
+# Look at the right end first. If a 16-bit line is above the fp32 line, fp32 training leaves that speed
+# unused. If it is far below, the device only imitates the format. Many processors do so with fp16, and
+# older ones with bf16. If this processor has no fast 16-bit format, the trick stays in fp32, and the
+# figure's title says so. At the left end, starting a product takes longer than computing it, so any line
+# may be on top.
 #
 # ## By hand: what a number is made of
 #
@@ -127,8 +130,8 @@ def bits(number, name):
 
 
 # %% [markdown]
-# Compare the first two: bf16 is fp32 with most of the fraction rounded off. It spends its bits on range,
-# fp16 on digits. Torch knows what that means in numbers:
+# Compare the first two: bf16 is fp32 with most of the fraction rounded off. It spends its bits on range;
+# fp16 spends them on digits. Torch can tell us what that means in numbers:
 
 # %%
 import pandas as pd
@@ -140,8 +143,9 @@ pd.DataFrame(rows, names).map("{:.2g}".format)
 
 
 # %% [markdown]
-# Below the *smallest normal* number, the exponent is used up, and the fraction loses a digit with each
-# halving. Such numbers are called subnormal. Below *smallest at all* there is only zero.
+# Below the *smallest normal* number, the exponent cannot go any lower, and the fraction loses a digit
+# with each halving. Such numbers are called subnormal. Below *smallest at all*, the only number left is
+# zero.
 
 # %% tags=["nbval-check-output"]
 sign, exponent, fraction = (int(part, 2) for part in bits(0.1, "fp16").split())
@@ -152,9 +156,9 @@ holds(torch.tensor(70000).half().isinf(), "70,000 is infinite in fp16")
 
 
 # %% [markdown]
-# The last row of the table is the reason for the 32 bits that we keep. If a step changes a weight by
-# less than half the distance to the next number, the sum is rounded back, and the step is lost. A
-# thousand such steps are lost as well.
+# The last row of the table shows why we keep 32 bits for some numbers. If a step changes a weight by less
+# than half the distance to the next number, the sum is rounded back to the old weight, and the step is
+# lost. A thousand such steps are lost too.
 
 # %% tags=["nbval-check-output"]
 low, high = torch.tensor(1.0).bfloat16(), torch.tensor(1.0)
@@ -164,11 +168,11 @@ holds(low == 1, "a weight of 1 in bf16 stays where it is after 1,000 steps of 0.
 holds(abs(high - 1.1) < 1e-3, "in fp32 the same steps take it to 1.1")
 
 # %% [markdown]
-# So the weights stay in fp32, as **master weights**. Each layer gets a 16-bit copy for its product, made
-# on the fly by `torch.autocast`. It keeps a list of operations: products and convolutions run in 16 bits,
-# sums that need their digits, such as a loss, in 32.
+# So the weights stay in fp32, as **master weights**. For its product, each layer uses a 16-bit copy,
+# which `torch.autocast` makes on the fly. Autocast follows a list of operations: products and
+# convolutions run in 16 bits; sums that need their digits, such as a loss, run in 32.
 #
-# The gradients are the next worry. We train a network briefly, and take one batch.
+# The gradients are the next problem. To look at them, we train a network briefly and take one batch.
 
 # %%
 net = train(BASELINE, data, images=budget.images // 8, evaluations=1).net
@@ -177,8 +181,8 @@ x, q = here.batch(*next(here.draws(64, draw)))
 
 
 # %% [markdown]
-# During the backward pass we note the gradients that pass from layer to layer, and afterwards those of
-# the weights. Everything is still fp32.
+# During the backward pass, we record the gradients that pass from layer to layer; afterwards, we collect
+# those of the weights. Everything is still in fp32.
 
 # %%
 from copy import deepcopy
@@ -198,9 +202,9 @@ weights = torch.cat([parameter.grad.flatten() for parameter in spied.parameters(
 
 
 # %% [markdown]
-# How large are they? Here is a histogram over powers of two, without the exact zeros, which every format
-# can hold. The three grey lines are the limits of fp16: its smallest number, 2^-24, its smallest normal
-# number, 2^-14, and its largest, 65,504.
+# How large are they? The histogram below groups them by powers of two and leaves out exact zeros, which
+# every format can hold. The three grey lines mark the limits of fp16: its smallest number (2^-24), its
+# smallest normal number (2^-14) and its largest number (65,504).
 
 # %%
 lines = {}
@@ -215,13 +219,14 @@ plt.show()
 
 
 # %% [markdown]
-# Left of the first grey line, elements become zero, but for the largest, which are rounded up to the
-# line. Between the first and the second they keep some of their digits. On the right lies a wide range
-# that nobody uses. Gradients between layers lie further left than those of the weights: a weight adds
-# up what all images and pixels say, an element between layers belongs to one pixel of one image.
+# To the left of the first grey line, elements become zero, except for the largest, which are rounded up
+# to the line. Between the first and second lines, they keep some of their digits. On the right, a wide
+# range is unused. Gradients between layers lie further left than those of the weights: the gradient of a
+# weight sums the contributions of all images and pixels, whereas an element between layers belongs to one
+# pixel of one image.
 #
-# So move everything to the right. Multiply the loss by a number, and by the chain rule every gradient is
-# multiplied by it. How many are lost at each *loss scale*, and how many overflow?
+# So we move everything to the right. If we multiply the loss by a number, the chain rule multiplies every
+# gradient by it too. How many elements are lost at each *loss scale*, and how many overflow?
 
 # %%
 grads, shifts = torch.cat(passing), range(0, 41, 2)
@@ -234,10 +239,10 @@ plt.show()
 
 
 # %% [markdown]
-# In the middle both lines lie on the floor: nearly all elements survive there. That valley is wide, so
-# no great care is needed to hit it. Without a scale, at the left end, this network loses only a
-# part. A larger batch shares the loss among more images, and training on makes the loss small: both
-# make gradients smaller, and move the solid line right.
+# In the middle, both lines are close to zero: nearly all elements survive there. This valley is wide, so
+# it is easy to hit. Without a scale, at the left end, this network loses only some of the elements. A
+# larger batch divides the loss among more images, and further training makes the loss smaller: both
+# shrink the gradients and move the solid line to the right.
 
 # %% tags=["nbval-check-output"]
 holds(lost == sorted(lost, reverse=True), "the larger the scale, the fewer become zero")
@@ -247,9 +252,9 @@ holds(min(a + b for a, b in zip(lost, over, strict=True)) < 5, "a scale in betwe
 # %% [markdown]
 # ## Write it
 #
-# Where the valley lies changes during training, so the scale is found on the way. After the backward
-# pass, divide the gradients by the scale. If one is infinite or not a number, skip the step and halve
-# the scale. After many good steps, try twice as much.
+# The valley moves during training, so we adjust the scale as we go. After the backward pass, divide the
+# gradients by the scale. If any of them is infinite or not a number, skip the step and halve the scale.
+# After many good steps, try doubling it.
 
 
 # %%
@@ -268,8 +273,8 @@ def next_scale(scale, good, finite, interval=2000):
 
 
 # %% [markdown]
-# Look at it. We play 80 steps in which the largest gradient slowly shrinks. So that we see something,
-# growth is tried after eight good steps and not after 2,000.
+# To watch this work, we simulate 80 steps in which the largest gradient slowly shrinks. To make growth
+# visible, we try it after eight good steps instead of 2,000.
 
 # %%
 scale, good, history = 2.0**24, 0, []
@@ -281,12 +286,12 @@ plot({"scale": (range(80), history)}, "step", "loss scale, power of two")
 plt.show()
 
 # %% [markdown]
-# At first the scale falls with every step, and those steps are lost. Then it climbs while the gradients
+# At first, the scale falls at every step, and those steps are lost. Then it climbs as the gradients
 # shrink, and each drop is one skipped step.
 #
 # ## Check it
 #
-# First, our two functions, the package's `LossScale` and torch's `GradScaler` side by side, with
+# First, we run our two functions, the package's `LossScale` and torch's `GradScaler` side by side, with
 # overflows at four steps.
 
 # %%
@@ -314,9 +319,9 @@ holds(all(same), "ours, the package's and torch's scaler agree in each of 40 ste
 holds(weight.isfinite().all(), "no overflow ever reached a weight")
 
 # %% [markdown]
-# Second, two laws. Scaling by a power of two only moves the exponent, so in fp32 it changes no digit.
-# And gradient clipping, which shortens a gradient that is too long, must come after unscaling: a scaled
-# gradient is always too long.
+# Second, we check two rules. Scaling by a power of two changes only the exponent, so in fp32 it changes
+# no digit. Gradient clipping, which shortens a gradient that is too long, must come after unscaling,
+# because a scaled gradient is almost always too long.
 
 
 # %% tags=["nbval-check-output"]
@@ -333,9 +338,9 @@ holds(late.norm() < clip(plain, 0.01).norm() / 100, "clipping before unscaling k
 
 
 # %% [markdown]
-# Third, the schedule. A learning rate that follows the step number must wait when a step is skipped. We
-# ask the real loop, with two tricks of our own: a loss scale far too large, so that the
-# first steps must overflow, and a learning-rate factor of 1 that writes down which step it was asked for.
+# Third, we check the schedule. A learning rate that follows the step number must not advance when a step
+# is skipped. We test the real loop with two tricks of our own: a loss scale so large that the first steps
+# must overflow, and a learning-rate factor of 1 that records which step it was asked for.
 
 
 # %%
@@ -366,8 +371,8 @@ holds(list(dict.fromkeys(Diary.asked)) == [0, 1, 2, 3], "each step of the schedu
 
 
 # %% [markdown]
-# Last, the memory. For the backward pass, autograd keeps what each layer was given. We count those
-# bytes, the 16-bit copies of the weights included.
+# Last, we measure the memory. For the backward pass, autograd keeps the inputs of each layer. We count
+# those bytes, including the 16-bit copies of the weights.
 
 
 # %%
@@ -396,14 +401,14 @@ holds(kinds == {torch.float32}, "and the master weights are still fp32")
 
 
 # %% [markdown]
-# The dashed line runs at about half the height of the solid one, for most of what is kept are
-# activations, now of two bytes each instead of four. That room is worth a larger batch or network,
-# even where no time is saved.
+# The dashed line is about half as high as the solid one, because most of what autograd keeps is
+# activations, which now take two bytes each instead of four. You can use the freed memory for a larger
+# batch or network, even where you save no time.
 #
 # ## In your own loop
 #
-# You do not need this package for it. In a plain PyTorch script the trick is these lines; `-` goes, `+`
-# comes.
+# You do not need this package to use the trick. In a plain PyTorch script, it takes these lines: remove
+# those marked `-` and add those marked `+`.
 #
 # ```diff
 #
@@ -436,32 +441,34 @@ holds(kinds == {torch.float32}, "and the master weights are still fp32")
 #          optimizer.zero_grad()
 # ```
 #
-# The whole is [`examples/precision.py`](../examples/precision.py). The scaler is at work in fp16 only; with bf16
-# it passes everything through. To clip gradients, call `scaler.unscale_(optimizer)` first.
+# The full script is [`examples/precision.py`](../examples/precision.py). The scaler is active only in
+# fp16; with bf16, it passes everything through. To clip gradients, call `scaler.unscale_(optimizer)`
+# first.
 #
 # ## Use it
 #
-# Two recipes, the same seeds, the same number of images, fresh networks.
+# We train two recipes with the same seeds, the same number of images and fresh networks.
 
 # %%
 arms = train_arms({"fp32": BASELINE, "mixed": BASELINE + MixedPrecision()}, data)
 accuracy_table(arms)
 
 # %% [markdown]
-# Read *lowest and highest gain* first. Where that range includes zero, so few runs do not tell the two
-# apart, and that is the hope: no accuracy lost. Then read *seconds*.
+# Read *lowest and highest gain* first. Where that range includes zero, so few runs cannot tell the two
+# apart, which is what we hope for: no accuracy lost. Then read *seconds*.
 
 # %%
 accuracy_against_time(arms)
 plt.show()
 
 # %% [markdown]
-# Where the dashed runs end left of the solid ones, the device rewards 16 bits even on this small
-# network. Where they end to the right, the *casts* cost more than they win: the conversions between
-# formats, which each layer pays for.
+# Where the dashed runs end to the left of the solid ones, 16 bits pay off on this device even for this
+# small network. Where they end to the right, the *casts* (the conversions between formats, which every
+# layer needs) cost more than 16 bits save.
 #
-# So the size decides. We time forward and backward on one batch, fp32 and mixed in turns, drop two
-# rounds of warming up, and take the median ratio. The loss is made up, for only its time matters.
+# So the gain depends on size. We time the forward and backward passes on one batch, alternating fp32 and
+# mixed, drop two warm-up rounds, and take the median ratio. The loss is made up, because only its time
+# matters.
 
 
 # %%
@@ -480,7 +487,8 @@ def speed_up(model, given):
 
 
 # %% [markdown]
-# First the shared network, at several batch sizes. Above the dashed line, mixed precision is faster.
+# We start with the shared network at several batch sizes. Above the dashed line, mixed precision is
+# faster.
 
 
 # %%
@@ -497,9 +505,9 @@ show_ratios(ratios, "batch")
 
 
 # %% [markdown]
-# If the line rises to the right, a larger batch helps the trick. The width of a layer is the other
-# lever: products grow with its square, casts do not. We time two convolutions, and double their width
-# until a step takes long.
+# If the line rises to the right, a larger batch helps the trick. The other lever is the width of a layer:
+# the cost of products grows with its square, that of casts does not. We time two convolutions and double
+# their width until a step takes too long.
 
 # %%
 ratios = {}
@@ -513,16 +521,16 @@ show_ratios(ratios, "channels")
 
 
 # %% [markdown]
-# Where the solid line crosses the dashed one is the break-even of this machine. On a device that imitates
-# bf16 it may never cross; mixed precision is then a loss of time, and you should leave it out. Large
-# networks lie far to the right: NVIDIA reports 3.26 times the images a second for ResNet-50 on one V100
-# against fp32, and 2.63 on one A100 against TF32
+# The point where the solid line crosses the dashed one is the break-even of this machine. On a device
+# that imitates bf16, the lines may never cross; mixed precision then costs time, and you should leave it
+# out. Large networks lie far to the right: NVIDIA reports 3.26 times as many images per second for
+# ResNet-50 on one V100 compared with fp32, and 2.63 times as many on one A100 compared with TF32
 # ([DeepLearningExamples](https://github.com/NVIDIA/DeepLearningExamples/tree/master/PyTorch/Classification/ConvNets/resnet50v1.5)).
 #
 # ## Break it
 #
-# Leave out the master weights: everything in bf16. We go on with a trained network at a tenth of its
-# learning rate, 0.0001, as most schedules do towards the end.
+# Now we leave out the master weights and put everything in bf16. We continue training a trained network
+# at a tenth of its learning rate, 0.0001, as most schedules do towards the end.
 
 # %%
 gentle, before = replace(BASELINE, lr=1e-4) + MixedPrecision("bf16"), arms["fp32"][0]
@@ -533,11 +541,11 @@ pd.Series(scores, ["before", *nets], name="validation accuracy")
 
 
 # %% [markdown]
-# A lower rate late in training usually lifts the accuracy. Does the last row get as much of that lift?
-# One run each proves little, but what happens inside is certain. Look at the gains of the normalisation
-# layers: many are near 1, like the weight above. AdamW moves each by about the learning rate a step. From
-# a quarter upwards that is less than half the distance to the next bf16 number. How many of these have
-# moved at all?
+# A lower rate late in training usually lifts the accuracy. Does the last row gain as much? One run each
+# proves little, but what happens inside the network is certain. Look at the gains of the normalisation
+# layers: many are near 1, like the weight above. AdamW moves each of them by about the learning rate per
+# step. For gains above a quarter, that is less than half the distance to the next bf16 number. How many
+# of these have moved at all?
 
 
 # %% tags=["nbval-check-output"]
@@ -552,12 +560,13 @@ holds(torch.equal(low, first.bfloat16()), "in bf16 alone, not one has")
 
 
 # %% [markdown]
-# Small weights still move in bf16, for numbers near zero lie closer together. So training does not
-# stop, it gets stiff, and that is hard to notice.
+# Small weights still move in bf16, because numbers near zero lie closer together. So training does not
+# stop but becomes sluggish, which is hard to notice.
 #
-# Now the other half: fp16 without its loss scale. We multiply the loss by a factor, divide the gradient
-# by it again, and ask how far the result is from the fp32 gradient. A small factor is what a small loss
-# weight or a large batch does to gradients. A large factor is a loss scale.
+# Now we break the other half: fp16 without its loss scale. We multiply the loss by a factor, divide the
+# gradient by the same factor, and measure how far the result is from the fp32 gradient. A small factor
+# has the same effect on gradients as a small loss weight or a large batch. A large factor is a loss
+# scale.
 
 
 # %%
@@ -577,11 +586,11 @@ plot(off, "factor on the loss, power of two", "relative error of the gradient", 
 plt.show()
 
 # %% [markdown]
-# An error of 1 is that of no gradient at all; above 1, what is left misleads. On the left of the fp16
-# line gradients vanish. On the right it simply ends: the gradients overflowed, and no number is left to
-# draw. The bf16 line is flat: it has fp32's range and needs no scale. But on its floor fp16 is the more
-# accurate, for its fraction has three more bits. At factor 1 a small network may do without a scale;
-# the next may not.
+# An error of 1 is as bad as no gradient at all; above 1, what is left is misleading. At the left end of
+# the fp16 line, gradients vanish. On the right, the line simply stops: the gradients overflowed, and
+# there is no number left to plot. The bf16 line is flat: bf16 has fp32's range and needs no scale. But
+# where the fp16 line is lowest, fp16 is more accurate, because its fraction has three more bits. At
+# factor 1, one small network may do without a scale, but the next may not.
 
 # %% tags=["nbval-check-output"]
 fp16, bf16 = off["fp16"][1], off["bf16"][1]
@@ -596,18 +605,18 @@ holds(fp16[8] < 0.8 * bf16[8], "with a loss scale of 2^8, fp16 is closer to fp32
 #
 # **1. Why does bf16 need no loss scale?**
 #
-# <details><summary>Answer</summary>It has the 8 exponent bits of fp32, so what fp32 can hold hardly
-# ever vanishes or overflows in it.</details>
+# <details><summary>Answer</summary>It has the 8 exponent bits of fp32, so values that fp32 can hold
+# hardly ever vanish or overflow in bf16.</details>
 #
 # **2. Why are scales powers of two?**
 #
-# <details><summary>Answer</summary>They move the exponent alone, so scaling and unscaling round
-# nothing.</details>
+# <details><summary>Answer</summary>They change only the exponent, so scaling and unscaling cause no
+# rounding.</details>
 #
 # **3. Why must the weights stay in fp32, if the products do not need it?**
 #
-# <details><summary>Answer</summary>A step adds a small number to a large one. In 16 bits it may be
-# rounded away, every time.</details>
+# <details><summary>Answer</summary>A step adds a small number to a large one. In 16 bits, the small
+# number may be rounded away every time.</details>
 #
 # **4. Your loss scale halves at every step. What is wrong?**
 #
@@ -616,15 +625,16 @@ holds(fp16[8] < 0.8 * bf16[8], "with a loss scale of 2^8, fp16 is closer to fp32
 #
 # **5. Mixed precision made your training slower. What can you try?**
 #
-# <details><summary>Answer</summary>A larger batch, in the memory that it saves, and wider layers; or leave
-# it out, if the device imitates the format.</details>
+# <details><summary>Answer</summary>Try wider layers and a larger batch, which fits in the memory saved.
+# If the device imitates the format, leave mixed precision out.</details>
 #
 # ## Exercises
 #
-# Replace `raise NotImplementedError` by your code and run the cell. A wrong answer gets a hint.
+# Replace `raise NotImplementedError` with your code and run the cell. If your answer is wrong, you get a
+# hint.
 #
-# **Exercise 1.** Say whether a step is lost: whether adding `update` to `weight` in a format changes
-# nothing.
+# **Exercise 1.** Return whether a step is lost, that is, whether adding `update` to `weight` in the given
+# format changes nothing.
 
 
 # %%
@@ -669,7 +679,7 @@ check("precision", 2, largest_scale)
 #
 # </details>
 #
-# **Exercise 3.** Given for each step whether its gradients were finite, return the list of the scales that
+# **Exercise 3.** Given whether the gradients were finite at each step, return the list of scales that
 # those steps used.
 
 

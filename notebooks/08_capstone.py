@@ -18,22 +18,23 @@
 # %% [markdown]
 # # 8. All seven together
 #
-# Each chapter added one trick to plain training. Here we add all of them, and ask one question: *how
-# much sooner is the same network at the same validation accuracy?* Then we take the sum apart again, to
-# see which trick earned its place.
+# Each chapter added one trick to plain training. Here we add all of them and ask one question: *how much
+# sooner is the same network at the same validation accuracy?* Then we take the sum apart again to see
+# which tricks earned their place.
 #
-# We train a timm network on all of Fashion-MNIST, plainly and with all seven tricks, and read two
-# clocks. The **train clock** runs while the network trains. The **cold wall** starts with the process
-# and never stops: imports, data, weights and every evaluation are on it.
+# We train a timm network on all of Fashion-MNIST, both without tricks and with all seven, and read two
+# clocks. The **train clock** runs while the network trains. The **cold wall** starts with the process and
+# never stops: it includes imports, data, weights and every evaluation.
 #
-# About 15 minutes to read. On two CPU cores it runs for about six, most of them plain training.
+# This chapter takes about 15 minutes to read. On two CPU cores it runs for about six minutes, most of
+# which go to plain training.
 
 # %% [markdown]
 # Read it here, or run it in
 # [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/08_capstone.ipynb)
 # or
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/08_capstone.ipynb).
-# The first cell installs the course where it is missing, and prints which machine it has found.
+# The first cell installs the course if it is missing and prints which machine it has found.
 
 # %%
 import importlib.util
@@ -52,7 +53,7 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The budget follows the device: small sizes on a CPU, larger ones on a GPU.
+# The budget depends on the device: small sizes on a CPU, larger ones on a GPU.
 
 # %%
 from fasttricks import BASELINE, SEVEN, choose_budget, load, train
@@ -66,18 +67,19 @@ budget
 # %% [markdown]
 # ## One recipe
 #
-# A recipe says how to train, and a trick fills one of its slots. So all seven are a sum.
+# A recipe says how to train, and a trick fills one of its slots. So we can write all seven tricks as a
+# sum.
 
 # %%
 whole = sum(SEVEN, start=BASELINE)
 recipe_table(whole)
 
 # %% [markdown]
-# Read the column *fills*. Three tricks own a slot: who trains, from which weights, in which
-# arithmetic. The others share theirs: learning-rate factors multiply, and maps of images and targets
-# follow one another.
+# Read the column *fills*. Five slots have one owner each: who trains, from which weights, in which
+# arithmetic, the batch, and the momentum. The others are shared: learning-rate factors multiply, and maps
+# of images and targets follow one another.
 #
-# That is why the order of the sum does not matter. We try every order there is.
+# That is why the order of the sum does not matter. To check this, we try every possible order.
 
 # %% tags=["nbval-check-output"]
 from itertools import permutations
@@ -87,7 +89,7 @@ holds(orders == {whole}, "all 5,040 orders of the seven tricks are one recipe")
 
 # %% [markdown]
 # The learning rate and the momentum are pure functions of the optimiser step. Here is what the whole
-# recipe asks for over a run of 100 steps: the rate rises and falls once, and the momentum does the
+# recipe prescribes for a run of 100 steps: the rate rises and falls once, and the momentum does the
 # reverse.
 
 # %%
@@ -104,16 +106,16 @@ right.set(xlabel="optimiser step", ylabel="momentum (Adam's beta1)")
 plt.show()
 
 # %% [markdown]
-# The warm-up of chapter 2 and the one cycle of chapter 3 are multiplied: that is the soft start of the
-# curve on the left. The peak is so much higher than the plain rate because both tricks raise it.
+# The recipe multiplies the warm-up of chapter 2 and the one cycle of chapter 3, which gives the curve on
+# the left its soft start. The peak is so much higher than the plain rate because both tricks raise it.
 #
 # ## Two recipes, and a third for honesty
 #
-# Every run below is started in a process of its own, so that its cold wall is a real one. All seven
-# tricks include several processes: one a GPU, or two on a CPU, where each core plays one device. Two
-# processes on one CPU share what one process would have had alone. So we also train the other six
-# tricks in one process, and let the table say whether the first trick pays here. A machine with a single GPU
-# has no such question: there, all seven run in one process.
+# Every run below starts in a new process, so that its cold wall is a real one. All seven tricks together
+# use several processes: one per GPU, or two on a CPU, where each core stands in for one device. Two
+# processes on one CPU share what a single process would have had to itself. So we also train the other
+# six tricks in one process, and the table shows whether the first trick pays off here. On a machine with
+# a single GPU, this question does not arise: all seven run in one process.
 
 # %%
 recipes = {"plain": (BASELINE, budget.plain), "all seven": (whole, budget.whole)}
@@ -125,9 +127,10 @@ else:
     print("One device: the first trick has nobody to share with, and the other six do the work.")
 
 # %% [markdown]
-# How many images may each see? One cycle ends at a rate near zero, and there a run is at its best: it
-# cannot simply be stopped on the way. So the length is fixed beforehand, by trials: for plain training and for
-# all seven the one at which their mean accuracy was at the target. The arms take turns, seed by seed.
+# How many images may each recipe see? One cycle ends at a learning rate near zero, where a run is at its
+# best, so we cannot simply stop a run on the way. Instead we fixed the length beforehand, by trials: for
+# plain training and for all seven, it is the length at which their mean accuracy was at the target. The
+# arms take turns, seed by seed.
 
 # %%
 arms = {name: [] for name in recipes}
@@ -139,11 +142,11 @@ for seed in range(budget.seeds):
 # %% [markdown]
 # ## The result
 #
-# An arm is at the target when the *mean* of its final accuracies is. Its seconds are the median of its
-# runs, and *never* where the target was missed. A speed-up divides the seconds of *plain* by those of the
+# An arm is at the target when the *mean* of its final accuracies is. Its time is the median time of its
+# runs, or *never* if it missed the target. The speed-up is the time of *plain* divided by that of the
 # arm, and its interval comes from drawing seeds again and again (chapter 0). The weights that transfer
-# learning starts from were made beforehand, once for every run that will ever use them. What that took
-# stands above the table.
+# learning starts from were made beforehand, once for all runs that will ever use them. Their cost is
+# printed above the table.
 
 # %% tags=["result"]
 print(caption(arms["plain"][0]))
@@ -152,23 +155,23 @@ table(arms)
 
 # %% [markdown]
 # Read the two speed-ups first. The cold wall is the stricter clock: starting Python, importing torch and
-# reading the data take as long for every recipe, and starting several processes takes longer. Then compare
-# the last two columns: where six tricks in one process are sooner than all seven, the first trick costs
-# more than it gives on this machine. Last, the letters weights: divide what they took by the seconds that
-# one run saves, and you have the number of runs that must share them.
+# reading the data take equally long for every recipe, and starting several processes takes longer. Then
+# compare the last two columns: if six tricks in one process are faster than all seven, the first trick
+# costs more than it gains on this machine. Finally, consider the letters weights: divide the time they
+# took by the seconds that one run saves to get the number of runs that must share the cost.
 
 # %% tags=["figure"]
 accuracy_against_time(arms)
 plt.show()
 
 # %% [markdown]
-# Each line is one run, each corner one evaluation, and the mark is where the run ended. Look at the
-# scale below: it is logarithmic, and equal distances are equal factors.
+# Each line is one run, each corner is one evaluation, and the mark shows where the run ended. Note that
+# the horizontal axis is logarithmic: equal distances are equal factors.
 #
 # ## Where the seconds go
 #
-# We split two of the cold walls. *Start* is everything before training: process, imports, data, weights.
-# The stages of the loop are the shares that torch's profiler finds in a short run.
+# We break down two of the cold walls. *Start* is everything before training: process, imports, data and
+# weights. For the stages of the loop, we use the shares that torch's profiler measures in a short run.
 
 # %%
 from fasttricks.course import shares
@@ -185,11 +188,12 @@ shares(walls, caption(run))
 plt.show()
 
 # %% [markdown]
-# In *plain* nearly all is forward and backward, and backward takes longer: it computes two gradients where
-# forward computes one product. The tricks make few steps of this, and then the start is what is left.
+# In *plain*, nearly all the time goes to the forward and backward passes, and the backward pass takes
+# longer because it computes two gradients where the forward pass computes one product. With the tricks,
+# few of these steps are needed, and what remains is the start.
 #
-# Could the chip do more? A loop cannot be faster than forward, backward and step on one batch that is never
-# exchanged. And no network is faster than the chip's products of large matrices.
+# Could the chip do more? A loop cannot be faster than forward, backward and step on one batch that never
+# changes. And no network can be faster than the chip's multiplication of large matrices.
 
 # %%
 import pandas as pd
@@ -211,11 +215,12 @@ rows = {
 pd.DataFrame(rows)
 
 # %% [markdown]
-# The second row says how near the loop comes to its own limit. The last says how near it comes to the chip's.
-# In 16 bits the chip's products get faster, and what is no product does not: then that row falls.
+# The second row shows how close the loop comes to its own limit. The last row shows how close it comes to
+# the chip's limit. In 16 bits the chip's products get faster, and what is no product does not: then that
+# row falls.
 #
-# What must hold on any machine, we check. Images are counted over all processes, and a run takes as many
-# optimiser steps as its images make whole batches.
+# We check what must hold on any machine. Images are counted over all processes, and a run takes one
+# optimiser step for each whole batch in its number of images.
 
 # %% tags=["nbval-check-output"]
 wanted = {name: images // recipe.global_batch for name, (recipe, images) in recipes.items()}
@@ -225,8 +230,9 @@ together = {run.processes for run in arms["all seven"]}
 holds(together == {whole.world.count()}, "all seven ran in as many processes as the recipe says")
 
 # %% [markdown]
-# And at every seed the six tricks must end higher than plain training stood when it had seen as many images.
-# We take its first evaluation from there on, which only helps *plain*.
+# Also, for every seed, the six tricks must end with a higher accuracy than plain training had after the
+# same number of images. For plain training, we take the first evaluation at or after that number, which
+# only helps *plain*.
 
 
 # %% tags=["nbval-check-output"]
@@ -241,10 +247,11 @@ holds(higher, "six tricks end above plain training after as many images, at ever
 # %% [markdown]
 # ## The ladder: one trick after another
 #
-# Which of the seven did it? The obvious experiment adds them one by one, in the order of the chapters:
-# plain, plain with scaling, plain with scaling and cyclic, up to all six. The first trick is left
-# to the table above: it changes the seconds, not what is learned. Every rung sees half as many images as
-# the whole recipe did there. In longer runs all accuracies crowd near the top, and differ little.
+# Which of the seven made the difference? The obvious experiment adds them one by one, in the order of the
+# chapters: plain, plain with scaling, plain with scaling and cyclic, up to all six. We leave the first
+# trick to the table above: it changes the seconds, not what is learned. Every rung sees half as many
+# images as the whole recipe did there. In longer runs, all accuracies cluster near the top and differ
+# little.
 
 # %%
 from fasttricks.recipe import name_of
@@ -257,9 +264,10 @@ sized = data.to(whole.world.device(), budget.image_size)
 rungs = train_arms(ladder, sized, images=budget.whole // 2)
 
 # %% [markdown]
-# A bar is what a trick has added to the rung before: `+ cyclic` compares scaling and cyclic with scaling
-# alone, at equal seeds. A dot is one seed, the bar is their mean, and the thick line is the mean's
-# 95 % interval (the bootstrap of chapter 0). With so few seeds it is little more than their range.
+# Each bar shows what a trick adds to the previous rung: `+ cyclic` compares scaling and cyclic with
+# scaling alone, using the same seeds. Each dot is one seed, the bar is the mean of the dots, and the
+# thick line is the 95 % interval of the mean (the bootstrap of chapter 0). With so few seeds, the
+# interval is little more than the range of the dots.
 
 # %%
 from itertools import pairwise
@@ -276,15 +284,15 @@ bars(
 plt.show()
 
 # %% [markdown]
-# A bar to the left of zero is a loss. Do not be surprised by one: larger batches take fewer steps, and mixup
-# and smoothing make the task harder, which a short run may have no time to repay. And the bars depend on the
-# order. What one trick has gained, the next cannot gain again. Another may need a trick that comes only
-# later.
+# A bar to the left of zero is a loss. Do not be surprised to see one: larger batches mean fewer steps,
+# and mixup and smoothing make the task harder, and a short run may not have time for this to pay off. The
+# bars also depend on the order. What one trick has gained, the next cannot gain again. And a trick may
+# need another one that is added only later.
 #
 # ## Leave one out
 #
-# A question without an order is what the sum *needs*. We take each trick away from all six, one at a time,
-# and see what is lost.
+# What the sum *needs* is a question that does not depend on the order. We remove each of the six tricks,
+# one at a time, and see what is lost.
 
 # %%
 without = {f"no {name}": six - name for name in six.names}
@@ -297,12 +305,14 @@ bars(lost, "accuracy lost without it, points", f"{budget.whole // 2:,} images, n
 plt.show()
 
 # %% [markdown]
-# To the right, accuracy is lost: the other five do not replace this trick. At zero, it is not needed *here,
-# for this many images*. To the left, the sum is better without it. One caution: the settings were chosen for
-# the sum, and nothing is tuned again. With settings of its own, five tricks might lose less.
+# If a bar lies to the right of zero, accuracy is lost: the other five tricks do not replace this one. At
+# zero, the trick is not needed *here, for this many images*. To the left, the sum is better without it.
+# One caution: we chose the settings for the sum and did not tune them again. With their own settings,
+# five tricks might lose less.
 #
-# Accuracy is not the whole bill. A trick may pay in seconds instead, so the table has both. The verdict is on
-# accuracy alone: does the interval lie on one side of zero? With three seeds, this asks that all three agree.
+# Accuracy is not the whole story. A trick may pay off in seconds instead, so the table shows both. The
+# verdict considers accuracy alone: does the interval lie on one side of zero? With three seeds, this
+# requires all three to agree.
 
 # %%
 from fasttricks.course import median
@@ -328,17 +338,17 @@ print(f"all six: {clock:.1f} s")
 pd.DataFrame(bill).T
 
 # %% [markdown]
-# Do not lean on a verdict whose points are near zero. A trick without any effect gets three seeds to agree as
-# often as three coins fall alike: one time in four.
+# Do not rely on a verdict if its points are near zero. If a trick has no effect, three seeds agree as
+# often as three coins land alike: one time in four.
 #
 # ## What did not help
 #
-# Read the rows that do not say *needed*, and look up their chapters. Scaling is there to keep large or many
-# devices busy. Mixup asks for long training, smoothing for overconfident networks. Mixed precision pays in
-# seconds and not in accuracy, and only where the chip computes 16 bits natively. What is in the way on your
-# data, leave out: `whole - "mixup"` is a recipe, too.
+# Find the rows that do not say *needed*, and look up their chapters. Scaling is meant to keep large
+# devices, or many of them, busy. Mixup calls for long training, smoothing for overconfident networks.
+# Mixed precision pays off in seconds, not in accuracy, and only if the chip computes in 16 bits natively.
+# If a trick gets in the way on your data, leave it out: `whole - "mixup"` is a recipe, too.
 #
-# One thing must hold everywhere: leaving a trick out is exact.
+# One thing must hold everywhere: leaving out a trick changes nothing else in the recipe.
 
 # %% tags=["nbval-check-output"]
 back = all(six - name + trick == six for name, trick in zip(six.names, six.tricks, strict=True))
@@ -349,8 +359,8 @@ holds(max(few) - min(few) < 256, "all rungs saw as many images, up to one batch"
 # %% [markdown]
 # ## The test images, once
 #
-# All choices were made on the validation images, so their accuracy is a little too kind. The 10,000 test
-# images have not been looked at. We do it once, with the last run of all seven tricks.
+# We made all choices on the validation images, so the validation accuracy is a little too optimistic. We
+# have not looked at the 10,000 test images yet. We do so once, with the last run of all seven tricks.
 
 # %% tags=["tested"]
 from fasttricks.loop import accuracy
@@ -365,13 +375,14 @@ print(
 )
 
 # %% [markdown]
-# The interval is that of counting so many images; other seeds would move it further. Test accuracy a little
-# below validation accuracy is what one should expect.
+# The interval reflects only the number of images counted; other seeds would move the result further.
+# Expect the test accuracy to be a little below the validation accuracy.
 #
 # ## Saved, and used
 #
-# A trained network should outlive the notebook. We save it, and read it back with timm and safetensors
-# alone. Whoever uses it does not need this course, only to bring the pixels to -1 to 1, as `normalise` does.
+# A trained network should outlive the notebook. We save it and read it back with only timm and
+# safetensors. To use it, you do not need this course; you only have to scale the pixels to -1 to 1, as
+# `normalise` does.
 
 # %%
 import tempfile
@@ -388,7 +399,7 @@ again = timm.create_model(budget.model, in_chans=1, num_classes=10)
 again.load_state_dict(load_file(folder / "clothes.safetensors"))
 
 # %% [markdown]
-# Five test images, and what it thinks of them:
+# Here are five test images and the network's predictions for them:
 
 # %%
 import torch
@@ -410,8 +421,8 @@ holds(torch.allclose(before, chances, atol=1e-2), "the network that was read bac
 # %% [markdown]
 # ## Your own images
 #
-# Put them in a folder, one subfolder a class. To show that nothing else is needed, we pretend that some
-# of the clothes are yours, and write them to disk.
+# Put them in a folder, with one subfolder per class. To show that you need nothing else, we pretend that
+# some of the clothes are your images and write them to disk.
 
 # %%
 from torchvision.io import write_png
@@ -425,25 +436,28 @@ photos = load(str(own))
 [len(part) for part in (photos.train, photos.val, photos.test)]
 
 # %% [markdown]
-# A tenth each was set aside to validate and to test. The recipe is the same, all seven tricks and all
-# processes. The letters weights serve colour images, too: each colour gets a third of the grey filter.
+# One tenth of the images was set aside for validation and one tenth for testing. The recipe is the same,
+# with all seven tricks and all processes. The letters weights work for colour images, too: each colour
+# channel gets a third of the grey filter.
 
 # %%
 mine = train(whole, photos, images=budget.images // 4, label="your own images")
 f"{mine.val_accuracy:.0%} of {len(photos.val)} images, from {mine.labels} labels"
 
 # %% [markdown]
-# From the shell it is `fasttricks train --data FOLDER --save mine.safetensors`.
+# From the shell, run `fasttricks train --data FOLDER --save mine.safetensors`.
 #
 # ## Several machines
 #
-# The processes were started by torchrun, and torchrun knows about several machines. Give each of them
-# the course and the data, and start this on every one, with the first one's name for `HOST`:
+# We started the processes with torchrun, which also supports several machines. Copy the course and the
+# data to each machine, and run this command on every one, replacing `HOST` with the name of the first
+# machine:
 #
 #     torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
 #         -m fasttricks train --tricks all --out run.json
 #
-# Here are two processes on this machine in the same way, without `HOST`. The first one writes the record.
+# Here we start two processes on this machine in the same way, without `HOST`. The first process writes
+# the record.
 
 # %%
 start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -461,10 +475,11 @@ holds(found["processes"] == 2, "two processes of torchrun wrote one record")
 # %% [markdown]
 # ## A runtime that is taken away
 #
-# Colab and Kaggle end their machines when they like. With `folder=`, a run is kept there every minute, and the
-# same call goes on from the last checkpoint, to the same network as if nothing had happened, bit for bit.
-# (On Colab, let the folder lie on your drive.) We cannot take this machine away, so a small trick of our own
-# interrupts the run once, with its fifth batch:
+# Colab and Kaggle can stop your machine at any time. With `folder=`, a run is kept there every minute,
+# and the same call goes on from the last checkpoint. On a CPU, with as many processes, it arrives at the
+# same network as if nothing had happened, bit for bit. (On Colab, put the folder on your drive.) We
+# cannot take this machine away, so we write a small trick that interrupts the run once, at its fifth
+# batch:
 
 # %%
 from dataclasses import dataclass
@@ -491,8 +506,9 @@ except KeyboardInterrupt as told:
     print(str(told).split(";")[0])
 
 # %% [markdown]
-# Now the same call again, and once more after that. The second time it goes on; the third time there is
-# nothing left to train, and the finished run comes back from the folder. `train_arms` has a `folder` too.
+# Now we make the same call again, and once more after that. The second call continues the run; the third
+# has nothing left to train and returns the finished run from the folder. `train_arms` accepts a `folder`,
+# too.
 
 # %%
 second = train(six + Cut(), data, label="goes on", **kept)
@@ -507,35 +523,38 @@ holds(third == second, "the third had nothing to train")
 #
 # **1. Why is the speed-up on the cold wall smaller than on the train clock?**
 #
-# <details><summary>Answer</summary>Starting Python, importing torch and reading the data cost both arms the
-# same seconds, and several processes cost a few more. What is left of a short run is mostly that.</details>
+# <details><summary>Answer</summary>Starting Python, importing torch and reading the data cost both arms
+# the same number of seconds, and starting several processes costs a few more. A short run consists mostly
+# of these costs.</details>
 #
-# **2. Why may the order of the seven be any?**
+# **2. Why can you add the seven tricks in any order?**
 #
-# <details><summary>Answer</summary>Rates are multiplied, maps of targets commute, and world, first weights
-# and precision have one owner each.</details>
+# <details><summary>Answer</summary>Learning-rate factors are multiplied, maps of targets commute, and the
+# world, the first weights and the precision have one owner each.</details>
 #
 # **3. A trick adds a point on the ladder, and nothing is lost without it. How can both be true?**
 #
-# <details><summary>Answer</summary>Another trick, added later, gives the same: the two are substitutes. The
-# ladder credits whoever came first.</details>
+# <details><summary>Answer</summary>Another trick, added later, gives the same gain: the two are
+# substitutes. The ladder credits the one that came first.</details>
 #
-# **4. Why are the letters weights not on the clocks, and what would it change?**
+# **4. Why do the clocks not include the letters weights, and what would change if they did?**
 #
-# <details><summary>Answer</summary>They are made once and used by every run. On one run's clock they would
-# cost many times what they save; that is why their cost stands above the table.</details>
+# <details><summary>Answer</summary>They are made once and used by every run. On the clock of a single
+# run, they would cost many times what they save; that is why we print their cost above the
+# table.</details>
 #
-# **5. Why was the number of images chosen beforehand, and not by stopping at the first crossing?**
+# **5. Why did we choose the number of images beforehand instead of stopping at the first crossing?**
 #
-# <details><summary>Answer</summary>A schedule that ends low is at its best at its end, and a first crossing
-# rewards noise: the luckiest of many looks.</details>
+# <details><summary>Answer</summary>A run whose schedule ends low is at its best at the end, and stopping
+# at the first crossing rewards noise: it picks the luckiest of many looks.</details>
 #
 # ## Exercises
 #
-# Replace `raise NotImplementedError` by your code and run the cell. A wrong answer gets a hint.
+# Replace `raise NotImplementedError` with your code and run the cell. If your answer is wrong, you get a
+# hint.
 #
-# **Exercise 1.** Return the recipe without each of its tricks, in a dictionary by the name of the missing
-# one.
+# **Exercise 1.** For each trick in the recipe, return the recipe without it, in a dictionary keyed by the
+# name of the missing trick.
 
 
 # %%
@@ -558,9 +577,9 @@ check("capstone", 1, leave_one_out)
 #
 # </details>
 #
-# **Exercise 2.** The interval of a speed-up comes from many draws. Write one. `slow` and `fast` are the
-# seconds of two arms, by seed, and `seeds` says which seeds were drawn, `[2, 2, 0]` for example. Return the
-# speed-up of the runs that were drawn.
+# **Exercise 2.** The interval of a speed-up comes from many draws. Write one draw. `slow` and `fast` are
+# the seconds of two arms, indexed by seed, and `seeds` lists the seeds that were drawn, for example `[2,
+# 2, 0]`. Return the speed-up of the drawn runs.
 
 
 # %%
@@ -584,7 +603,7 @@ check("capstone", 2, drawn_speed_up)
 #
 # **Exercise 3.** Write a trick of your own: *cutout*. Return an object with `slots = ("batch_maps",)`, a
 # `chapter` from 1 to 7, and `batch_map(x, q, rng)`, which sets one square of `side` pixels to 0 in all
-# images of the batch, at a place drawn from the numpy generator `rng`. Any recipe will take it.
+# images of the batch, at a position drawn from the numpy generator `rng`. You can add it to any recipe.
 
 
 # %%
