@@ -86,7 +86,7 @@ from dataclasses import dataclass, replace
 
 import matplotlib.pyplot as plt
 
-from fasttricks.course import accuracy_table, holds, plot
+from fasttricks.course import accuracy_table, gained, holds, plot, say
 
 quick = replace(data, val=data.val[:2500])
 flat = train(BASELINE, quick, evaluations=16, label="constant")
@@ -97,10 +97,19 @@ plot(
 )
 plt.show()
 
+# %%
+from itertools import pairwise
+
+changes = [after - before for before, after in pairwise(flat_scores[8:])]
+falls = sum(change < 0 for change in changes)
+say(
+    f"In the second half, accuracy fell at **{falls} of {len(changes)}** evaluations; the worst change was "
+    f"{100 * min(changes):+.1f} points. The validation images are always the same, so it is the network "
+    f"that moves."
+)
+
 # %% [markdown]
-# Where a mark is lower than the one before, the choice of images is not the cause, because they are
-# always the same. The cause is the network, which is thrown about by steps that are too long for it to
-# settle.
+# Where accuracy falls from one evaluation to the next, the steps are too long for the network to settle.
 #
 # Now we repeat the same run, but drop the rate to a twentieth in the last quarter. A trick is any small
 # frozen dataclass that names its slot, so we write one of our own. The loop asks it for a factor before
@@ -127,20 +136,25 @@ drop_scores = [point[2] for point in drop.curve]
 # What is the worst change between two evaluations in the last quarter, and where does each run end?
 
 # %%
-from itertools import pairwise
-
 both = {"constant": flat_scores, "drop at 3/4": drop_scores}
 lines = {name: (seen[late], scores[late]) for name, scores in both.items()}
 plot(lines, "images seen", "validation accuracy", "one seed each", marks=True)
 plt.show()
-for name, scores in both.items():
-    worst = min(after - before for before, after in pairwise(scores[11:]))
-    print(f"{name:12} worst change {100 * worst:+.1f} points, ends at {scores[-1]:.3f}")
+
+# %%
+worst = {
+    name: 100 * min(after - before for before, after in pairwise(scores[11:]))
+    for name, scores in both.items()
+}
+say(
+    f"The run whose rate dropped ends at {drop_scores[-1]:.3f}, the other one at {flat_scores[-1]:.3f}: "
+    f"**{gained([drop_scores[-1]], [flat_scores[-1]])}**. In the last quarter its worst change was "
+    f"{worst['drop at 3/4']:+.1f} points, that of the constant rate {worst['constant']:+.1f}."
+)
 
 # %% [markdown]
-# The lines separate where the rate drops. Look at what the dashed line does once the steps are short:
-# where it climbs above the solid line, the network knew more than it had shown. A worst change above zero
-# means that the accuracy never fell in that quarter.
+# The lines separate where the rate drops. What the dashed line gains there cannot have been learned in so
+# few short steps: the network knew more than it had shown.
 #
 # At a constant rate, your result depends on the exact step at which you stop. With a low rate at the end,
 # neighbouring steps give similar results.
@@ -221,8 +235,15 @@ plot({"loss": (rates, smooth)}, "learning rate", "loss, averaged", "range test",
 plt.axvline(BASELINE.lr, color="grey")
 plt.ylim(0, 2 * smooth[0])
 plt.show()
-lowest = rates[smooth.index(min(smooth))]
-print(f"lowest at a rate of {lowest:.2g}, {lowest / BASELINE.lr:.0f} times our constant rate")
+
+# %%
+good = [rate for rate, loss in zip(rates, smooth, strict=True) if loss < 1.1 * min(smooth)]
+falling = next(rate for rate, loss in zip(rates, smooth, strict=True) if loss < 0.9 * smooth[0])
+say(
+    f"The loss begins to fall at a rate of about {falling:.1g}. It is lowest, within a tenth, between "
+    f"**{good[0]:.1g} and {good[-1]:.1g}**, which is {good[0] / BASELINE.lr:.0f} to "
+    f"{good[-1] / BASELINE.lr:.0f} times our constant rate (grey). `OneCycle` peaks at 10 times."
+)
 
 # %% [markdown]
 # Read the plot from left to right. As long as the line is flat, the steps are too short to matter. The
@@ -455,12 +476,17 @@ holds(forth == back[::-1], "asked from the end to the start, it answers the same
 arms = train_arms({"constant": BASELINE, "one-cycle": BASELINE + OneCycle()}, data)
 accuracy_table(arms)
 
+# %%
+ends = {name: [run.val_accuracy for run in runs] for name, runs in arms.items()}
+epochs = arms["constant"][0].images_seen / len(data.train)
+say(
+    f"Compared with the constant rate, one-cycle after {epochs:.2f} epochs is "
+    f"**{gained(ends['one-cycle'], ends['constant'])}**. Its runs lie within "
+    f"{100 * (max(ends['one-cycle']) - min(ends['one-cycle'])):.1f} points of each other, those of the "
+    f"constant rate within {100 * (max(ends['constant']) - min(ends['constant'])):.1f}."
+)
+
 # %% [markdown]
-# Read *lowest and highest gain* first: that row compares runs that share a seed. Where that range
-# includes zero, so few runs cannot tell the two recipes apart. Then compare the two spreads: for the
-# constant rate, *lowest and highest* also includes the luck of the last step. Finally, *seconds* should
-# be the same, because the trick costs no time.
-#
 # Is this super-convergence? The claim was about steps *saved*, whereas our table keeps the number of
 # steps fixed. We come back to this question below.
 #
@@ -484,14 +510,17 @@ plt.show()
 # %%
 from fasttricks.loop import accuracy
 
-for name, one in (("constant", flat), ("drop", drop), ("one-cycle", arms["one-cycle"][0])):
-    found = accuracy(one.net, here, here.val, one.recipe)
-    print(f"{name:9} {found:.4f} after {one.steps:,} steps")
+three = {"constant": flat, "drop": drop, "one-cycle": arms["one-cycle"][0]}
+found = {name: accuracy(one.net, here, here.val, one.recipe) for name, one in three.items()}
+say(
+    f"Constant {found['constant']:.4f}, drop {found['drop']:.4f}, one-cycle {found['one-cycle']:.4f}. "
+    f"The drop alone is **{gained([found['drop']], [found['constant']])}**, and one-cycle beyond it "
+    f"**{gained([found['one-cycle']], [found['drop']])}**."
+)
 
 # %% [markdown]
-# What *drop* gains over *constant* does not need a cycle: it comes from the low rate at the end. Only
-# what *one-cycle* gains beyond that can come from the rest of its shape: the high rates, the long fall,
-# and the momentum. A single seed is not enough to settle how the two compare.
+# What the drop gains does not need a cycle: it comes from the low rate at the end. Only what one-cycle
+# gains beyond that can come from the rest of its shape: the high rates, the long fall, and the momentum.
 #
 # ## Break it
 #
@@ -514,10 +543,17 @@ plot(
 )
 plt.show()
 
+# %%
+ranked = sorted(sweep, key=lambda factor: sweep[factor].val_accuracy)
+say(
+    f"The best peak here is {ranked[-1]:g} times the constant rate ({max(scores):.3f}), the worst "
+    f"{ranked[0]:g} times ({min(scores):.3f}). From 10 to 100 times, accuracy is "
+    f"{gained([scores[2]], [scores[1]])}; from 100 to 1,000 times, {gained([scores[3]], [scores[2]])}."
+)
+
 # %% [markdown]
-# A peak that is too low costs accuracy because the run is short. Above that, raising the peak changes
-# little over a wide range, until it reaches an edge. Compare this edge with the cliff in the range test.
-# Beyond it, the network is thrown so far that the fall is too short to bring it back.
+# A peak that is too low wastes a short run. One that is too high throws the network so far that the fall is
+# too short to bring it back: in the range test, too, the loss comes apart at such rates.
 
 # %% tags=["nbval-check-output"]
 holds(scores[-1] < max(scores), "the highest peak is not the best")
@@ -537,15 +573,17 @@ holds(abs(midway / 10.0 - 0.75) < 0.01, "halfway, the rate is still at three qua
 # %%
 one, half = arms["one-cycle"][0], budget.images // 2
 planned = train(one.recipe, data, images=half, evaluations=1, label="planned")
-print(f"one-cycle, stopped after {half:,}: {one.curve[1][2]:.4f}")
-print(f"one-cycle, planned for {half:,}: {planned.val_accuracy:.4f}")
-print(f"constant rate, after {budget.images:,}: {arms['constant'][0].val_accuracy:.4f}")
+stopped, twice = one.curve[1][2], arms["constant"][0].val_accuracy
+say(
+    f"After {half:,} images, the cycle that was stopped is at {stopped:.3f}, the one that was planned for "
+    f"this length at {planned.val_accuracy:.3f}: **{gained([planned.val_accuracy], [stopped])}**. "
+    f"Compared with the constant rate after twice as many images ({twice:.3f}), the planned cycle is "
+    f"{gained([planned.val_accuracy], [twice])}."
+)
 
 # %% [markdown]
-# The first two runs saw the same images, but only one was allowed to finish. (In a run of a few dozen
-# steps, stale batch norm can hide the difference; see chapter 2.) So decide on the length first. Where
-# the planned run matches the constant-rate run that saw twice as many images, it saved half of the steps,
-# though only for one seed and a short run.
+# The two cycles saw the same images, but only one was allowed to finish. (In a run of a few dozen steps,
+# stale batch norm can hide the difference; see chapter 2.) So decide on the length first.
 #
 # **And if you cannot plan?** In that case, `Cyclic` passes through a valley again and again. We train
 # over four triangles and evaluate at each top and valley.
@@ -559,10 +597,18 @@ lines = {name: tuple(zip(*found, strict=True)) for name, found in looks.items()}
 plot(lines, "images seen", "validation accuracy", "triangles, one seed", marks=True)
 plt.show()
 
+# %%
+high, low = ([accuracy for _, accuracy in found] for found in looks.values())
+say(
+    f"Compared with the tops before them, the valleys are "
+    f"**{gained(low, high).replace('seeds', 'cycles')}**. The last valley ends at {low[-1]:.3f}."
+)
+
 # %% [markdown]
-# Follow the marks from a top to the valley after it, and on to the next top. Where the dashed line is
-# higher, the falling rate reveals what the network did not show at the top, so you can stop at any
-# valley.
+# At a top the rate is high and hides what the network knows; the valley after it shows it, so you can stop
+# at any valley. If you know the length of the run, one cycle is the better plan. So here is the rule of
+# thumb: take one cycle, with a peak of about 10 times a good constant rate, planned for exactly the steps
+# that you will make, and look at a range test if the run comes apart.
 #
 # ## Questions
 #

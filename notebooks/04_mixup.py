@@ -133,7 +133,7 @@ def watched(recipe, seed=0):
 # %%
 import matplotlib.pyplot as plt
 
-from fasttricks.course import accuracy_table, holds, plot, show
+from fasttricks.course import accuracy_table, gained, holds, plot, say, show
 
 seen, learned, checked = watched(BASELINE)
 right = [1 - wrong.float().mean().item()] * len(seen)
@@ -141,6 +141,13 @@ lines = {"training labels": (seen, learned), "validation labels": (seen, checked
 lines["training labels that are right"] = (seen, right)
 plot(lines, "images seen", "share named by the network", "plain, two in five labels wrong")
 plt.show()
+
+# %%
+say(
+    f"In the end the network names **{learned[-1]:.0%}** of its training labels, though only "
+    f"{right[0]:.0%} of them are right. Its validation accuracy is {max(checked):.2f} at its top and "
+    f"**{checked[-1]:.2f}** at the end."
+)
 
 # %% [markdown]
 # Follow the two curves. At first they climb together, because what the network learns from the right
@@ -327,29 +334,35 @@ plot(lines, "images seen", "share named by the network", "two in five labels wro
 plt.show()
 
 # %% [markdown]
-# Compare the two training curves first. Where the mixup curve ends lower, the network learned fewer wrong
-# labels by heart. Then compare the right ends of the two validation curves: the difference is what mixup
-# was worth. Could we stop the plain run at its peak instead? Yes, if enough validation labels are right
-# to show where the peak is.
-#
-# One seed proves little, so we add a second one. For each seed, we record the gain of mixup over plain in
-# points.
+# One seed proves little, so we add a second one. And mixup has a rival here: stop the plain run at its top,
+# which needs enough right validation labels to see the top. We compare with both.
 
 # %%
 import pandas as pd
 
-ends = {"plain": [checked[-1]], "mixup": [mixed_checked[-1]]}
+curves = {"plain": [checked], "mixup": [mixed_checked]}
 for name, recipe in {"plain": BASELINE, "mixup": BASELINE + Mixup(8.0)}.items():
-    ends[name].append(watched(recipe, seed=1)[2][-1])
-gains = {"wrong labels": 100 * (np.array(ends["mixup"]) - ends["plain"])}
-pd.DataFrame(ends, index=["seed 0", "seed 1"]).round(3)
+    curves[name].append(watched(recipe, seed=1)[2])
+last = {name: [curve[-1].item() for curve in found] for name, found in curves.items()}
+last["plain, stopped at its top"] = [max(curve).item() for curve in curves["plain"]]
+pd.DataFrame(last, index=["seed 0", "seed 1"]).round(3)
+
+# %%
+places = {"wrong labels": (last["mixup"], last["plain"])}
+stopped = "wrong labels, plain stopped at its top"
+places[stopped] = (last["mixup"], last["plain, stopped at its top"])
+say(
+    f"Compared with plain training, mixup ended **{gained(*places['wrong labels'])}**. Compared with a "
+    f"plain run that is stopped at its top, it is {gained(*places[stopped])}. It named "
+    f"{mixed_learned[-1]:.0%} of the training labels instead of {learned[-1]:.0%}."
+)
 
 # %% [markdown]
 # ## Second place: few right labels, a long run
 #
 # Does a network need help with labels that are *right*? We take even fewer images, show each one up to 50
-# times, and use a mild alpha. Here and below, `gains` stores the differences between runs with the same
-# seed.
+# times, and use a mild alpha. Here and below, `places` stores the accuracies with mixup and those without,
+# of the same seeds.
 
 # %%
 recipe = BASELINE + Mixup(0.2)
@@ -357,14 +370,14 @@ pair = {"plain": BASELINE, "mixup": recipe}
 scarce = data.subset(max(budget.images // 100, BASELINE.batch))
 
 
-def gain(arms):
-    ends = [np.array([run.val_accuracy for run in runs]) for runs in arms.values()]
-    return 100 * (ends[1] - ends[0])
+def ends(arms):
+    without, mixed = ([run.val_accuracy for run in runs] for runs in arms.values())
+    return mixed, without
 
 
 half = budget.images // 2
 long = train_arms(pair, scarce, images=half, seeds=min(2, budget.seeds))
-gains["few right labels"] = gain(long)
+places["few right labels"] = ends(long)
 
 # %% [markdown]
 # The plot shows the mean of the runs during training:
@@ -377,23 +390,30 @@ for name, runs in long.items():
 plot(lines, "times that each image was seen", "validation accuracy", marks=True)
 plt.show()
 
+# %%
+say(
+    f"Compared with plain training, mixup after {half / len(scarce.train):.0f} epochs is "
+    f"**{gained(*places['few right labels'], chance=0.1)}**."
+)
+
 # %% [markdown]
-# If a longer run were enough to make mixup pay, the dashed line would gain on the solid one to the right.
-#
 # ## Third place: a larger net
 #
 # A net with many more weights learns by heart more easily. It trains slowly, so we use only one seed and
-# a quarter of the images of the last place.
+# half of the images of the last place.
 
 # %%
 larger, big = {"test_resnet": "resnet10t"}.get(budget.model, "resnet34"), {}
 for name, one in pair.items():
     label = f"{larger}, {name}"
-    big[name] = [train(one, scarce, images=half // 4, model=larger, evaluations=1, label=label)]
-gains["larger net"] = gain(big)
+    big[name] = [train(one, scarce, images=half // 2, model=larger, evaluations=1, label=label)]
+places["larger net"] = ends(big)
 nets = long["plain"][0].net, big["plain"][0].net
 few_weights, many = [sum(weight.numel() for weight in net.parameters()) for net in nets]
-print(f"{larger} has {many / few_weights:.0f} times the weights of {budget.model}")
+say(
+    f"{larger} has {many / few_weights:.0f} times the weights of {budget.model}. Compared with its plain "
+    f"training, mixup is **{gained(*places['larger net'], chance=0.1)}**."
+)
 
 # %% [markdown]
 # ## Fourth place: all the labels
@@ -402,13 +422,18 @@ print(f"{larger} has {many / few_weights:.0f} times the weights of {budget.model
 
 # %%
 arms = train_arms(pair, data, seeds=min(2, budget.seeds), evaluations=1)
-gains["all labels"] = gain(arms)
+places["all labels"] = ends(arms)
 accuracy_table(arms)
 
+# %%
+epochs = budget.images / len(data.train)
+say(
+    f"Compared with plain training, mixup after {epochs:.2f} epochs on all labels is "
+    f"**{gained(*places['all labels'], chance=0.1)}**."
+)
+
 # %% [markdown]
-# Look at *lowest and highest gain*. If the range lies below zero, mixup costs accuracy here; if it
-# includes zero, these few runs cannot tell. In runs as short as these, no network learns 55,000 labels by
-# heart, so mixup has little to cure. That agrees with the notes of fast.ai's
+# In runs as short as these, no network learns 55,000 labels by heart, so mixup has little to cure. That agrees with the notes of fast.ai's
 # [imagenette](https://github.com/fastai/imagenette): mixup tends to help only in runs of 80 epochs and
 # more.
 #
@@ -445,22 +470,22 @@ def fgsm(net, x, y, size):
 
 # %% [markdown]
 # Pixel values range from -1 to 1, so one of the 255 grey steps is 2 / 255. We attack a plain network with
-# eight such steps. The two names above each image are what the network predicted before and what it
-# predicts now.
+# eight such steps, on 2,000 validation images. Here are five of them: each with its true name, what the
+# network predicted before, and what it predicts now.
 
 # %%
-victims = data.normalise(data.val.x[:500])
-answers = data.val.y[:500]
+victims = data.normalise(data.val.x[:2000])
+answers = data.val.y[:2000]
 plain = arms["plain"][0].net.eval()
 attacked = fgsm(plain, victims[:5], answers[:5], 8 * 2 / 255)
 before, after = plain(victims[:5]).argmax(1), plain(attacked).argmax(1)
-titles = [f"{data.classes[a]}\n{data.classes[b]}" for a, b in zip(before, after, strict=True)]
-show(attacked.cpu(), titles)
+names = [[data.classes[number] for number in row] for row in (answers[:5], before, after)]
+show(attacked.cpu(), ["\n".join(three) for three in zip(*names, strict=True)])
 plt.show()
 
 # %% [markdown]
-# You and I see the same clothes with a faint grain. Where the two names differ, that grain changed the
-# network's prediction.
+# You and I see the same clothes with a faint grain. Where the last two names differ, that grain changed
+# the network's prediction.
 #
 # Now we attack all networks of both arms at several sizes, using each network's own gradient. The plot
 # shows the mean over the seeds.
@@ -479,20 +504,28 @@ plot(lines, "change of each pixel (grey steps of 255)", "accuracy under attack",
 plt.show()
 
 # %% [markdown]
-# Both lines fall steeply. Does one lie above the other? The table shows the gain of mixup over plain, in
-# points.
+# Both lines fall steeply, but they need not begin at the same height. So we compare what each network
+# *loses* of its accuracy on clean images.
 
 # %%
-ahead = 100 * (hits["mixup"] - hits["plain"])
-gains["attacked by 8 grey steps"] = ahead[:, sizes.index(8)]
-rows = {"mean gain": ahead.mean(0), "lowest": ahead.min(0), "highest": ahead.max(0)}
+lost = {name: found[:, :1] - found for name, found in hits.items()}
+rows = {name: 100 * found.mean(0) for name, found in lost.items()}
 pd.DataFrame(rows, index=[f"{size} grey steps" for size in sizes]).round(1)
 
+# %%
+strong = sizes.index(8)
+kept = {name: (1 - found[:, strong]).tolist() for name, found in lost.items()}
+places["what is left when attacked by 8 grey steps"] = (kept["mixup"], kept["plain"])
+say(
+    f"Attacked by 8 grey steps, plain networks lose {100 * lost['plain'][:, strong].mean():.0f} points and "
+    f"mixup networks {100 * lost['mixup'][:, strong].mean():.0f}. In what is left, mixup is "
+    f"**{gained(kept['mixup'], kept['plain'])}**."
+)
+
 # %% [markdown]
-# Where *lowest* is above zero, every seed supports the claim at that size; where *highest* is below zero,
-# every seed contradicts it; in between, the runs show nothing. Keep three limits in mind. A network that
-# loses most of its accuracy is not safe just because another loses more. A single step along the gradient
-# is a weak attack. And softer labels flatten the very gradient that the attack follows.
+# Keep three limits in mind. A network that loses most of its accuracy is not safe just because another
+# loses more. A single step along the gradient is a weak attack. And softer labels flatten the very
+# gradient that the attack follows.
 
 # %% tags=["nbval-check-output"]
 moved = (fgsm(plain, victims, answers, 0.1) - victims).abs().max().item()
@@ -503,19 +536,25 @@ holds(fell, "every network, with mixup or without, loses accuracy under attack")
 # %% [markdown]
 # ## The verdict
 #
-# This table shows the gain of mixup at all five places, in points of accuracy:
+# Each place once more, with what the runs there allow us to say:
 
 # %%
-rows = [(place, g.mean(), g.min(), g.max(), len(g)) for place, g in gains.items()]
-columns = ["place", "mean gain", "lowest", "highest", "pairs of runs"]
-pd.DataFrame(rows, columns=columns).set_index("place").round(1)
+rows = {place: (len(own), gained(own, other, chance=0.1)) for place, (own, other) in places.items()}
+pd.DataFrame(rows, index=["pairs of runs", "accuracy with mixup"]).T
+
+# %%
+verdicts = [verdict for _, verdict in rows.values()]
+say(
+    f"Of {len(places)} comparisons, mixup is higher in "
+    f"**{sum('higher' in verdict for verdict in verdicts)}** and lower in "
+    f"{sum('lower' in verdict for verdict in verdicts)}; the others tell nothing."
+)
 
 # %% [markdown]
-# A negative gain is a finding, too. Go through the rows: where even *lowest* is positive, mixup paid in
-# every pair of runs; where *highest* is negative, it cost accuracy in every pair. One or two pairs can
-# tell a gain of ten points from no gain, but not a gain of one point. Now compare the table with the
-# card. The card promises most where a network learns by heart. Learning by heart does harm when the
-# labels are wrong; when they are right, it may not.
+# One or two pairs can tell a gain of ten points from no gain, but not a gain of one point. The card promises
+# most where a network learns by heart. Learning by heart does harm when the labels are wrong; when they are
+# right, it may not. So here is the rule of thumb: consider mixup when your labels are doubtful, or when you
+# train for many epochs on few images under a schedule; leave it out of short runs.
 #
 # ## Break it
 #
@@ -554,11 +593,19 @@ for name, run in short.items():
     rows[name] = run.val_accuracy, sure
 pd.DataFrame(rows, index=["validation accuracy", "mean confidence"]).T.round(3)
 
+# %%
+scores = {name: [run.val_accuracy] for name, run in short.items()}
+say(
+    f"Compared with plain training, the short run with alpha 8 is "
+    f"**{gained(scores['alpha 8'], scores['plain'])}**, and its mean confidence is "
+    f"{rows['alpha 8'][1]:.2f} instead of {rows['plain'][1]:.2f}. Compared with alpha 1, the run that forgot "
+    f"the labels is {gained(scores['labels forgotten, alpha 1'], scores['alpha 1'])}."
+)
+
 # %% [markdown]
-# Read the rows from *plain* down to *alpha 8*. Where accuracy or confidence falls, you see the price of
-# blending in a short run: the network spends its few steps on pictures that it will never be asked about.
-# Then compare the last row with *alpha 1*, which blended the images just as much. Nothing crashed, and if
-# the accuracy looks harmless, that is why this mistake survives for so long in real code.
+# The price of blending in a short run is that the network spends its few steps on pictures that it will
+# never be asked about. The forgotten labels are the worse mistake, because nothing crashes: a loss of
+# accuracy that looks harmless lets it survive for a long time in real code.
 
 # %% tags=["nbval-check-output"]
 x, q = torch.arange(5000.0).view(-1, 1, 1, 1), one_hot(torch.arange(5000) % 10, 10).float()

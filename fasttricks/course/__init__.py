@@ -8,6 +8,7 @@ from .arms import about, probabilities, train_arms
 from .checks import holds
 from .exercises import check
 from .figures import accuracy_against_time, bars, plot, shares, show, tally
+from .sentences import changed, faster, gained, say, sureness
 from .tables import accuracy_table, caption, recipe_table, table
 
 __all__ = [
@@ -16,7 +17,10 @@ __all__ = [
     "accuracy_table",
     "bars",
     "caption",
+    "changed",
     "check",
+    "faster",
+    "gained",
     "gains",
     "headline",
     "holds",
@@ -26,8 +30,10 @@ __all__ = [
     "probabilities",
     "published",
     "recipe_table",
+    "say",
     "shares",
     "show",
+    "sureness",
     "table",
     "tally",
     "train_arms",
