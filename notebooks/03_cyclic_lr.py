@@ -153,8 +153,8 @@ say(
 )
 
 # %% [markdown]
-# The lines separate where the rate drops. What the dashed line gains there cannot have been learned in so
-# few short steps: the network knew more than it had shown.
+# The lines separate where the rate drops. A jump right after the drop is too quick to have been learned
+# there: it shows what the network knew already.
 #
 # At a constant rate, your result depends on the exact step at which you stop. With a low rate at the end,
 # neighbouring steps give similar results.

@@ -551,10 +551,11 @@ say(
 )
 
 # %% [markdown]
-# One or two pairs can tell a gain of ten points from no gain, but not a gain of one point. The card promises
-# most where a network learns by heart. Learning by heart does harm when the labels are wrong; when they are
-# right, it may not. So here is the rule of thumb: consider mixup when your labels are doubtful, or when you
-# train for many epochs on few images under a schedule; leave it out of short runs.
+# One or two pairs can tell a gain of ten points from no gain, but not a gain of one point. The card
+# promises most where a network learns by heart. Learning by heart does harm when the labels are wrong;
+# when they are right, it may not. So here is the rule of thumb: consider mixup when your labels are
+# doubtful and you have no clean ones by which to stop early; leave it out of short runs; elsewhere, let
+# your own validation accuracy decide.
 #
 # ## Break it
 #

@@ -465,8 +465,8 @@ say(
 # %% [markdown]
 # The *order* of the ten probabilities can survive even when they are nearly equal, and accuracy asks for
 # nothing else. What breaks is the meaning of the probabilities: the network now says "hardly sure" about
-# answers that are right in most cases. So here is the rule of thumb: smooth by about 0.05 to 0.1 where a
-# network trains long on few labels, check its calibration on validation images, and leave the trick out
+# answers that are right in most cases. So here is the rule of thumb: smooth a little, here by 0.05, where
+# a network trains long on few labels, check its calibration on validation images, and leave the trick out
 # where the probabilities are already honest.
 
 # %% tags=["nbval-check-output"]

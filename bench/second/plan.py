@@ -81,7 +81,7 @@ class Study:
             if not 1 <= least < most <= self.most:
                 raise ValueError(f"arms: {arm!r} needs images from 1 to most, in order.")
             self.batch(arm)
-        assert self.tuned is not None  # what is wrong there is told at once
+        dict(self.tuned)  # what is wrong there is told at once
 
     @cached_property
     def known(self) -> dict[str, Trick]:
