@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from findings import Estimate
 from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 from scipy.stats import t
+
+from .findings import Estimate
 
 LEVEL = 0.95
 STEP = 0.0005  # between two targets that are considered

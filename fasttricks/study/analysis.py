@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from crossing import Arm, estimate, holm, simulated
-from findings import Estimate, Finding, Published
 from numpy.typing import NDArray
-from plan import TEST, Found, Study, arm_of, complete, lacking, part_of_ladder, seeds_of, trials
 
-from fasttricks import machine
+from .. import machine
+from .crossing import Arm, estimate, holm, simulated
+from .findings import Estimate, Finding, Published
+from .plan import TEST, Found, Study, arm_of, complete, lacking, part_of_ladder, seeds_of, trials
 
 POINTS = 12  # targets at which an arm is shown
 ALPHA = 0.05
@@ -82,6 +82,17 @@ def findings(study: Study, found: Found) -> list[Finding]:
     ]
 
 
+def beside_peers(study: Study, found: Found) -> list[Finding]:
+    """The arms that are compared with every peer, beside each."""
+    arms = arms_of(study, found)
+    return [
+        compare(name, arms[name], peer, arms[peer], study.target)
+        for peer in study.peers
+        for name in study.beside
+        if peer in arms and name in arms
+    ]
+
+
 def at_targets(study: Study, found: Found) -> dict[str, list[list[float]]]:
     """For arms that are drawn: target, seconds, ratio to the reference with its interval."""
     arms, shown = arms_of(study, found), {}
@@ -141,6 +152,8 @@ def publish(name: str, study: Study, found: Found) -> Published:
         seeds=study.seeds,
         target=study.target,
         rows=findings(study, found),
+        peers=beside_peers(study, found),
+        steps=study.steps,
         tested=tested(study, found),
         targets=at_targets(study, found),
         accuracies=accuracies(study, found),
@@ -160,7 +173,7 @@ def digest() -> str:
     names = ("loop.py", "data.py", "models.py", "recipe.py", "budget.py")
     files = [here / name for name in names]
     files += [*here.glob("tricks/*.py"), *here.glob("weights/*"), here / "sources/letters.py"]
-    content = b"".join(path.read_bytes() for path in sorted(files))
+    content = b"".join(path.read_bytes().replace(b"\r\n", b"\n") for path in sorted(files))
     return hashlib.sha256(content).hexdigest()[:16]
 
 
