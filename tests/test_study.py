@@ -184,6 +184,14 @@ def test_intervals_are_simulated_with_the_records_noise(file, tmp_path, made):
     assert n == 60
 
 
+def test_the_simulation_is_printed(file, tmp_path, made, capsys):
+    bench(file, tmp_path)
+    assert main(["report", "--results", str(tmp_path), "--simulate", "5"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"tiny: whole beside plain: .* hold the truth in \d+\.0% of 5 made-up", said)
+    assert main(["report", "--results", str(tmp_path), "--simulate", "0"]) == 2
+
+
 def test_a_run_that_breaks_is_recorded_and_counts(file, tmp_path, made, monkeypatch, capsys):
     real = runner.train
 
