@@ -86,8 +86,9 @@ def main(seeds: int) -> None:
             )
             print(
                 f"{script}.py, {images:,} images, {seeds} seeds: accuracy {np.mean(own):.4f}, "
-                f"the package's {np.mean(other):.4f}; difference {mean:+.2f} points (90 %: {low:+.2f} "
-                f"to {high:+.2f}), {alike} within {MARGIN} points; {pace:.0%} of the package's pace"
+                f"the package's {np.mean(other):.4f}; difference {mean:+.2f} points (90 %: "
+                f"{low:+.2f} to {high:+.2f}), {alike} within {MARGIN} points; {pace:.0%} of the "
+                f"package's pace"
             )
 
 
