@@ -147,6 +147,8 @@ def publish(name: str, study: Study, found: Found) -> Published:
         raise ValueError(f"{name} has no target yet; `fasttricks bench` says what it lacks.")
     return Published(
         study=name,
+        about=study.about,
+        reference=study.reference,
         hardware=hardware_of(found),
         runs=sum(map(len, found.values())),
         seeds=study.seeds,

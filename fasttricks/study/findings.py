@@ -64,6 +64,8 @@ class Published:
     """All that is said of a study anywhere, made from its records."""
 
     study: str  # its name
+    about: str  # what is unlike the other studies, as part of a sentence
+    reference: str  # the arm that most are compared with
     hardware: str
     runs: int
     seeds: int
@@ -132,27 +134,53 @@ def headline(
     trick: str,  # its short name, e.g. "mixup"
     results: Path = RESULTS,
 ) -> str:
-    """What the recorded studies found of one trick, with n and hardware."""
+    """What the recorded studies found of one trick, as sentences with n and hardware."""
     said = []
     for study in published(results):
-        rows = study.of(f"plain + {trick}", f"whole - {trick}", "plain", "whole")
-        if len(rows) < 4:
-            continue
-        alone, without, plain_row, whole = rows
-        said.append(
-            f"Recorded on {study.hardware}, {alone.seeds} paired seeds, seconds of training "
-            f"until validation accuracy {study.target}:\n"
-            f"  plain training {seconds(plain_row.train)}, with it {outcome(alone)}\n"
-            f"  all seven {seconds(whole.train)}, without it {outcome(without)}"
-        )
-    return "\n".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
+        start = study.reference
+        rows = study.of(start, f"{start} + {trick}")
+        if len(rows) == 2:
+            which = f", {study.about}" if study.about else ""
+            begin = "plain training" if start == "plain" else f"`{start}`"
+            said.append(
+                f"Recorded on {study.hardware}{which}, {study.seeds} paired seeds: to validation "
+                f"accuracy {study.target}, {begin} takes {took(rows[0])}, and with this trick "
+                f"{took(rows[1])}, so **{outcome(rows[1], PAYS)}**."
+            )
+        rows = study.of("whole", f"whole - {trick}")
+        if len(rows) == 2:
+            said.append(
+                f"All seven together take {took(rows[0])}, and the other six without it "
+                f"{took(rows[1])}, so **{outcome(rows[1], MISSED)}**."
+            )
+    return " ".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
 
 
-def outcome(row: Finding) -> str:
-    """An arm's seconds, and its ratio in words with the interval."""
-    if not row.arrives:
-        return f"not within {row.most:,} images, after which it is at {row.accuracy:.4f}"
-    return f"{seconds(row.train)}: {times(row.ratio.value)} times as soon (95 %: {span(row.ratio)})"
+PAYS = {
+    "sooner": "alone it pays",
+    "later": "alone it costs time",
+    "cannot tell": "alone it makes no difference that can be told",
+}
+MISSED = {
+    "sooner": "it is in the way there",
+    "later": "the others need it",
+    "cannot tell": "the others do without it, as far as can be told",
+}
+
+
+def outcome(row: Finding, words: dict[str, str]) -> str:
+    """A verdict in words, with its ratio."""
+    verdict = words[row.verdict]
+    if not 0 < row.ratio.value < math.inf:
+        return verdict
+    return f"{verdict}: {times(row.ratio.value)} times as soon (95 %: {span(row.ratio)})"
+
+
+def took(row: Finding) -> str:
+    """An arm's seconds of training, or how far it came."""
+    if row.arrives:
+        return f"{row.train:.1f} s"
+    return f"more than {row.most:,} images allow (it is at {row.accuracy:.4f} then)"
 
 
 def seconds(value: float) -> str:

@@ -47,6 +47,7 @@ class Study:
     ratio: float  # of a length to the one below
     most: int  # images; an arm that needs more is said not to arrive
     arms: dict[str, list[int]]  # the arm, a sum; the least and the most images that it has
+    about: str = ""  # what is unlike the other studies, as part of a sentence
     curves: list[str] = field(default_factory=list)  # arms that are shown at every target
     steps: list[str] = field(default_factory=list)  # arms on the way from plain to the whole
     reference: str = "plain"  # what arms are compared with, but for those that begin with the whole
