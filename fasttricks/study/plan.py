@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..budget import BASELINE, BUDGETS, SEVEN
-from ..recipe import OPTIMIZERS, Recipe, Trick, name_of
+from ..recipe import OPTIMIZERS, Recipe, Trick, make, name_of
 from ..record import Run
 from .crossing import Arm, choose_target
 from .peer import PeerRun
@@ -59,7 +59,7 @@ class Study:
     beside: list[str] = field(default_factory=list)  # arms that are compared with every peer
     tested: list[str] = field(default_factory=list)  # arms that the test images judge in the end
     plain: dict[str, Any] = field(default_factory=dict)  # settings that differ from BASELINE's
-    tricks: dict[str, Any] = field(default_factory=dict)  # settings that differ from SEVEN's
+    tricks: dict[str, Any] = field(default_factory=dict)  # settings unlike SEVEN's; other tricks
     recipes: dict[str, Any] = field(
         default_factory=dict
     )  # arms that are no sums, by name: settings
@@ -85,14 +85,16 @@ class Study:
             if not 1 <= least < most <= self.most:
                 raise ValueError(f"arms: {arm!r} needs images from 1 to most, in order.")
             self.batch(arm)
+        dict(self.known)
         dict(self.tuned)  # what is wrong there is told at once
 
     @cached_property
     def known(self) -> dict[str, Trick]:
-        """The tricks that arms are sums of, by name."""
-        return {
+        """The tricks that arms are sums of, by name: the seven, and those that the file adds."""
+        found = {
             (name := name_of(trick)): replace(trick, **self.tricks.get(name, {})) for trick in SEVEN
         }
+        return found | {name: make(self.tricks[name]) for name in self.tricks if name not in found}
 
     def recipe(self, arm: str) -> Recipe:
         """The sum that an arm names: "plain + mixup", "whole - mixup", ..., or a setting tried."""
@@ -109,7 +111,8 @@ class Study:
                 start=replace(BASELINE, **settings),
             )
         plain = replace(BASELINE, **self.plain)
-        begin = {"plain": plain, "whole": sum(self.known.values(), start=plain)}
+        seven = [self.known[name_of(trick)] for trick in SEVEN]
+        begin = {"plain": plain, "whole": sum(seven, start=plain)}
         first, *changes = re.split(r" (?=[+-] )", arm)
         if first not in begin or not {change[2:] for change in changes} <= set(self.known):
             raise ValueError(
@@ -151,7 +154,7 @@ class Study:
         points = LatinHypercube(len(ranges), rng=np.random.default_rng(0)).random(trials - 1)
         found = {"whole 0": self.recipe("whole - distributed")}
         for number, point in enumerate(points, 1):
-            tricks = dict(self.known)
+            tricks = {name_of(trick): self.known[name_of(trick)] for trick in SEVEN}
             tricks.pop("distributed")  # it changes the pace; the settings are chosen without it
             for share, (name, (low, high)) in zip(point, ranges.items(), strict=True):
                 trick, setting = name.split(".")
