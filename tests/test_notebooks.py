@@ -102,6 +102,18 @@ def test_twins_are_equal(path):
     assert plain(one) == plain(other)
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_only_makes_a_sentence_is_folded(path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    from execute import only_says
+
+    for one in code(nbformat.read(path, as_version=4)):
+        hidden = one.metadata.get("jupyter", {}).get("source_hidden", False)
+        assert hidden == only_says(one.source), one.source
+    assert only_says("gap = 3\nsay(f'{gap}')")
+    assert not only_says("run = train(BASELINE)\nsay('x')"), "what is learned is shown"
+
+
 def cell(source, tag=None, count=1, text=None):
     made = nbformat.v4.new_code_cell(source, execution_count=count)
     made.metadata["tags"] = [tag] if tag else []

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file
 
 RUN = [sys.executable, "-m", "fasttricks", "train", "--tricks", "cyclic,mixup,smoothing,scaling"]
-RUN += ["--budget", "smoke", "--images", "12800"]
+RUN += ["--budget", "smoke", "--images", "9600"]
 # The same command, killed by itself at the moment of renaming: before or after, the n-th time.
 RENAMING = """
 import os, signal, sys
@@ -72,6 +72,7 @@ class Bench:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.random, self.number = folder, random.Random(seed), 0
+        self.launches = Count()  # of two processes, that nobody harmed
         self.wanted = {n: self.weights(self.finish(self.words(n), n)[1]) for n in (1, 2)}
 
     def words(self, processes: int, *more: str) -> list[str]:
@@ -98,6 +99,8 @@ class Bench:
         """Run a command to its end: its status, its weights, its last words."""
         with self.start(words) as process:
             said = process.communicate()[0]
+        if processes == 2:
+            self.launches.note(process.returncode == 0, last_line(said))
         return process.returncode, Path(words[words.index("--save") + 1]), last_line(said)
 
     def weights(self, path: Path) -> dict[str, torch.Tensor]:
@@ -294,7 +297,7 @@ def disks(bench: Bench, tries: int) -> Iterator[tuple[str, Count]]:
     """A full disk, and a folder that cannot be written."""
     count = Count()
     try:
-        for _ in range(max(1, tries // 3)):
+        for _ in range(max(1, tries // 2)):
             with small_disk(bench.folder / f"disk{bench.number}", 6) as disk:
                 words = bench.words(1)
                 words[words.index("--checkpoint") + 1] = str(disk / "kept")
@@ -318,7 +321,7 @@ def disks(bench: Bench, tries: int) -> Iterator[tuple[str, Count]]:
 def changes(bench: Bench, tries: int) -> Iterator[tuple[str, Count]]:
     """Another recipe, another number of processes."""
     count = Count()
-    for change in (["--seed", "7"], ["--images", "6400"], ["--tricks", "cyclic,mixup,scaling"]):
+    for change in (["--seed", "7"], ["--images", "4800"], ["--tricks", "cyclic,mixup,scaling"]):
         words = bench.words(1)
         bench.harm(words, kill_all)
         status, _, said = bench.finish([*words, *change])
@@ -332,7 +335,7 @@ def changes(bench: Bench, tries: int) -> Iterator[tuple[str, Count]]:
         status, _, said = bench.finish([*words, *several])
         record = Path(f"{words[-1]}.json")
         run = json.loads(record.read_text(encoding="utf-8")) if status == 0 else {}
-        good = run.get("processes") == after and run["resumed"] == 1 and run["steps"] == 80
+        good = run.get("processes") == after and run["resumed"] == 1 and run["steps"] == 60
         count.note(good, said)
         yield f"{before} process(es), then {after}", count
 
@@ -356,14 +359,11 @@ def ports(bench: Bench, tries: int) -> Iterator[tuple[str, Count]]:
 
 
 def exits(bench: Bench, launches: int) -> Iterator[tuple[str, Count]]:
-    """A good run is told as one, however its processes end."""
-    count = Count()
-    for _ in range(launches):
-        words = [*RUN[:-1], "640", "--processes", "2", "--share-devices"]
-        with bench.start(words) as process:
-            said = process.communicate()[0]
-        count.note(process.returncode == 0, last_line(said))
-    yield "a launch of two that is not harmed", count
+    """A good run is told as one, however its processes end: those above, and more."""
+    while bench.launches.tried < launches:
+        words = [*bench.words(2), "--images", "640"]
+        bench.finish(words, processes=2)
+    yield "a launch of two that is not harmed", bench.launches
 
 
 def memory(bench: Bench, epochs: int = 200) -> Iterator[tuple[str, Count]]:
@@ -390,8 +390,8 @@ def memory(bench: Bench, epochs: int = 200) -> Iterator[tuple[str, Count]]:
 def main() -> None:
     """Try all, print a table; status 1 if anything was not survived."""
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    options.add_argument("--tries", type=int, default=6, help="of each fault [6]")
-    options.add_argument("--launches", type=int, default=50, help="of two processes [50]")
+    options.add_argument("--tries", type=int, default=5, help="of a kill; two fewer of others [5]")
+    options.add_argument("--launches", type=int, default=50, help="of two processes, unharmed [50]")
     options.add_argument("--seed", type=int, default=0, help="of the random moments [0]")
     asked = options.parse_args()
     failed = 0
@@ -400,8 +400,10 @@ def main() -> None:
         print(
             "| fault | tried | survived | lost at most | said |\n|---|---|---|---|---|", flush=True
         )
-        for fault in (power, restarts, signals, damage, disks, changes, ports):
-            for what, count in fault(bench, asked.tries):
+        few = max(1, asked.tries - 2)  # a kill is drawn from many moments, the others from few
+        turns = (power, asked.tries), (restarts, asked.tries), (signals, few), (damage, few)
+        for fault, tries in (*turns, (disks, asked.tries), (changes, 1), (ports, 1)):
+            for what, count in fault(bench, tries):
                 failed += report(what, count)
         for found in (exits(bench, asked.launches), memory(bench)):
             for what, count in found:
