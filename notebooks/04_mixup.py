@@ -77,10 +77,8 @@ show([lam * four[0] + (1 - lam) * four[1] for lam in steps], answers)
 plt.show()
 
 # %% [markdown]
-# Now we print what our recorded study found about this trick: the seconds of training until a fixed
-# validation accuracy, without the trick and with it, and then for all seven tricks and for the other six.
-# Each ratio belongs to the run named just before it: above 1, that run gets there sooner. Below it is the
-# trick's card, straight from the top of its file.
+# Now here is what our recorded study found about this trick. A ratio above 1 means that the second of the
+# two times is the shorter. Below it is the trick's card, straight from the top of its file.
 
 # %%
 from IPython.display import Markdown
@@ -88,7 +86,7 @@ from IPython.display import Markdown
 from fasttricks.course import headline
 from fasttricks.tricks import mixup
 
-print(headline("mixup"))
+say(headline("mixup"))
 Markdown(mixup.__doc__)
 
 # %% [markdown]

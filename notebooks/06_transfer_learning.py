@@ -71,9 +71,8 @@ quarter = budget.images // 4
 budget
 
 # %% [markdown]
-# First, we print what our recorded study found: the seconds of training until a fixed validation accuracy,
-# without the trick and with it, and then for all seven tricks and for the other six. Each ratio belongs to
-# the run named just before it: above 1, that run gets there sooner.
+# First, here is what our recorded study found about this trick. A ratio above 1 means that the second of
+# the two times is the shorter.
 #
 # Below it is the trick's card. There, *theta_0* are the initial weights. The *slot* is the part of training
 # that a trick changes, here the start, and a recipe has room for a *single* start. A high *peak* of the
@@ -82,10 +81,10 @@ budget
 # %%
 from IPython.display import Markdown
 
-from fasttricks.course import headline
+from fasttricks.course import headline, say
 from fasttricks.tricks import transfer
 
-print(headline("transfer"))
+say(headline("transfer"))
 Markdown(transfer.__doc__)
 
 # %% [markdown]

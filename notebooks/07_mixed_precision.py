@@ -74,11 +74,10 @@ here = data.to(device, budget.image_size)
 
 
 # %% [markdown]
-# First, we print what our recorded study found about this trick: the seconds of training until a fixed
-# validation accuracy, without the trick and with it, and then for all seven tricks and for the other six.
-# Each ratio belongs to the run named just before it: above 1, that run gets there sooner. Below it is the
-# trick's card, straight from the top of its file. Its *slot* is the place in the training loop that the
-# trick fills (*single*: only one trick can), and *meets* lists what it interferes with.
+# First, here is what our recorded study found about this trick. A ratio above 1 means that the second of
+# the two times is the shorter. Below it is the trick's card, straight from the top of its file. Its *slot*
+# is the place in the training loop that the trick fills (*single*: only one trick can), and *meets* lists
+# what it interferes with.
 
 # %%
 from IPython.display import Markdown
@@ -86,7 +85,7 @@ from IPython.display import Markdown
 from fasttricks.course import headline
 from fasttricks.tricks import precision
 
-print(headline("precision"))
+say(headline("precision"))
 Markdown(precision.__doc__)
 
 # %% [markdown]

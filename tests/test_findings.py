@@ -13,6 +13,8 @@ from fasttricks.__main__ import main
 from fasttricks.budget import BUDGETS
 from fasttricks.study.findings import (
     FINDINGS,
+    MISSED,
+    PAYS,
     Arm,
     arm_of,
     compare,
@@ -21,6 +23,7 @@ from fasttricks.study.findings import (
     outcome,
     published,
     summary,
+    took,
     verdict,
 )
 from fasttricks.study.pages import (
@@ -145,8 +148,10 @@ def test_records_to_a_sentence(recorded, tmp_path):
     assert arm_of(study, found, "add cyclic") is None
     write_report(tmp_path)
     said = headline("mixup", tmp_path)
-    assert "plain training 20.50, with it 25.50: 0.80 times as soon" in said
-    assert "all seven 2.50, without it 1.50: 1.67 times as soon" in said
+    assert "plain training takes 20.5 s, and with this trick 25.5 s. So **alone, it" in said
+    assert "0.80 times as fast (95 % interval: " in said
+    assert "take 2.5 s, and the other six without this one 1.5 s. So **" in said
+    assert "1.67 times as fast" in said
     assert "2 paired seeds" in said
     assert "No study" in headline("cyclic", tmp_path)
 
@@ -171,8 +176,14 @@ def test_the_summary_sorts_by_verdict():
 def test_the_headline_says_never():
     never = arm([100], [[0.1] * 3], [3])
     lacking = compare("no mixup", never, "whole", PLAIN, 0.85)
-    assert outcome(lacking) == "never: 0.1000 after the most images that were tried"
-    assert outcome(compare("add mixup", PLAIN, "plain", never, 0.85)) == "20.00"
+    assert took(lacking) == "more than 100 images allow (it is at 0.1000 then)"
+    assert outcome(lacking, MISSED) == "the other six are slower without it"
+    arrives = compare("add mixup", PLAIN, "plain", never, 0.85)
+    assert took(arrives) == "20.0 s"
+    assert outcome(arrives, PAYS) == "alone, it pays", "no ratio to what never arrives"
+    wavering = arm([100, 200], [[0.7] * 3, [0.95, 0.95, 0.65]], [1, 2])
+    row = compare("add mixup", wavering, "plain", PLAIN, 0.85)
+    assert "(95 % interval: never arriving to " in outcome(row, PAYS)
 
 
 def test_the_report_is_the_same_for_the_same_records(recorded, tmp_path, capsys):

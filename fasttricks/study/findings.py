@@ -237,7 +237,7 @@ def headline(
     trick: str,  # its short name, e.g. "mixup"
     results: Path = RESULTS,
 ) -> str:
-    """What the recorded studies found of one trick, with n and hardware."""
+    """What the recorded studies found of one trick, as sentences with n and hardware."""
     said = []
     for study in published(results):
         rows = study.of(f"add {trick}", f"no {trick}", "plain", "whole")
@@ -245,12 +245,25 @@ def headline(
             continue
         alone, without, plain, whole = rows
         said.append(
-            f"Recorded on {study.hardware}, {alone.seeds} paired seeds, seconds of training "
-            f"until validation accuracy {study.target}:\n"
-            f"  plain training {seconds(plain.train)}, with it {outcome(alone)}\n"
-            f"  all seven {seconds(whole.train)}, without it {outcome(without)}"
+            f"Recorded on {study.hardware}, {alone.seeds} paired seeds: to validation accuracy "
+            f"{study.target}, plain training takes {plain.train:.1f} s, and with this trick "
+            f"{took(alone)}. So **{outcome(alone, PAYS)}**. All seven tricks together take "
+            f"{whole.train:.1f} s, and the other six without this one {took(without)}. So "
+            f"**{outcome(without, MISSED)}**."
         )
-    return "\n".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
+    return "\n\n".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
+
+
+PAYS = {
+    "sooner": "alone, it pays",
+    "later": "alone, it costs time",
+    "cannot tell": "alone, it makes no clear difference",
+}
+MISSED = {
+    "sooner": "the other six are faster without it",
+    "later": "the other six are slower without it",
+    "cannot tell": "leaving it out makes no clear difference",
+}
 
 
 def hardware_of(found: Found) -> str:
@@ -258,11 +271,19 @@ def hardware_of(found: Found) -> str:
     return machine.name_of_machine(next(iter(next(iter(found.values())).values())).hardware)
 
 
-def outcome(row: Finding) -> str:
-    """An arm's seconds, and its ratio in words with the interval."""
+def outcome(row: Finding, words: dict[str, str]) -> str:
+    """A verdict in words, with its ratio and interval."""
+    if not 0 < row.ratio < np.inf:
+        return words[verdict(row)]
+    low = times(row.low) if row.low > 0 else "never arriving"
+    return (
+        f"{words[verdict(row)]}: {times(row.ratio)} times as fast (95 % interval: {low} to "
+        f"{times(row.high)})"
+    )
+
+
+def took(row: Finding) -> str:
+    """An arm's seconds of training, or how far it came."""
     if row.images is None:
-        return f"never: {row.accuracy:.4f} after the most images that were tried"
-    if not np.isfinite(row.ratio):
-        return seconds(row.train)
-    ratio = f"{row.ratio:.2f} times as soon (95 %: {times(row.low)} to {times(row.high)})"
-    return f"{seconds(row.train)}: {ratio}"
+        return f"more than {row.tried:,} images allow (it is at {row.accuracy:.4f} then)"
+    return f"{row.train:.1f} s"
