@@ -18,10 +18,10 @@
 # %% [markdown]
 # # 0. The baseline, and how we measure
 #
-# Before we speed anything up, we need a baseline to beat and an honest way to measure by how much. In
-# this chapter we read plain training line by line and find the *slots*, the places in the loop where a
-# trick can act. Then we measure how much of an accuracy is luck, watch a change that changes nothing win,
-# and settle what "twice as fast" means in this course.
+# Before we speed anything up, we need a baseline to beat and an honest way to measure by how much. In this
+# chapter we read plain training line by line and find the *slots*, the places in the loop where a trick can
+# act. Then we measure how much of a measured accuracy is luck, see what a change that changes nothing seems
+# to gain, and settle what "twice as fast" means in this course.
 #
 # This chapter takes about 15 minutes to read and two to run.
 
@@ -121,9 +121,9 @@ say(
 # ten probabilities per image. Here the targets are 1 for the right class and 0 for the others. Chapters 4
 # and 5 will use other probabilities.
 #
-# You may miss PyTorch's `Dataset` and `DataLoader`. The first makes one image, the second calls it for
-# each image of a batch and stacks what it gets. That is what you need when images lie on a disk, one file
-# each. Here is how one would make our batches in that way:
+# You may miss PyTorch's `Dataset` and `DataLoader`. The first makes one image, the second calls it for each
+# image of a batch and stacks what it gets. That is what you need when images lie on a disk, one file each.
+# Here is how one would make our batches that way:
 
 # %%
 from torch.utils.data import DataLoader, Dataset
@@ -182,10 +182,10 @@ net = create(budget.model, data.channels, len(data.classes))
 print(f"{budget.model}: {sum(p.numel() for p in net.parameters()):,} parameters")
 
 # %% [markdown]
-# ## The hurt
+# ## The problem: diminishing returns
 #
-# We train the network without any tricks and evaluate it eight times along the way, at equal distances.
-# The *train clock* pauses during the evaluations.
+# We train the network without any tricks and evaluate it eight times along the way, at equal intervals. The
+# *train clock* pauses during the evaluations.
 
 # %%
 run = train(BASELINE, data, evaluations=8)
@@ -203,7 +203,7 @@ say(
 # %% [markdown]
 # That is the hurt. A curve like this one climbs steeply, then bends, and beyond the bend each second buys
 # less accuracy. Where the line dips, nothing is broken; the dip is luck, and below we measure how large
-# luck is. All seven tricks aim to reach the same height farther to the left.
+# luck is. All seven tricks aim to reach the same accuracy sooner.
 #
 # The line above the figure says whether the run ended at the target. A run this short is not meant to:
 # plain training needs many more images, as we shall see.
@@ -300,7 +300,7 @@ holds(
 )
 
 # %% [markdown]
-# ## The pain: a copy for every trick
+# ## The cost of a copy for every trick
 #
 # The usual way to add a trick is to copy the loop and edit it. Here is a copy with label smoothing...
 
@@ -456,7 +456,7 @@ say(
 # The seed determines the initial weights, the order of the images, and which ones are mirrored. We train
 # with five seeds and change nothing else.
 #
-# Beside it we train a second recipe, which has a trick of our own: `MirrorAgain` turns every batch left to
+# Alongside it, we train a second recipe with a trick of our own: `MirrorAgain` turns every batch left to
 # right once more. Each image was mirrored with probability one half, and it still is, so **this trick does
 # nothing**. We will need it in a moment. The two recipes take turns, seed by seed, because a machine's
 # speed drifts.
@@ -671,7 +671,7 @@ holds(wide[0] <= 1 / 2 and wide[1] >= 5, "of five pairs, it spans the lowest and
 # So with five pairs or fewer, the interval is at least as wide as the range of ratios that we saw. With
 # three it is little else, and it covers the truth less often than 95 times in 100.
 #
-# ## What to take along
+# ## Takeaways
 #
 # We promised an honest way to measure. It fits on a card:
 #

@@ -100,7 +100,7 @@ Markdown(scaling.__doc__)
 # times as large, because two cores are full at that size. The trick matters where a device, or many of
 # them, can take a much larger batch. In this chapter, we go up to 16 times.
 #
-# ## The hurt: a larger batch falls behind
+# ## The problem: a larger batch falls behind
 #
 # The rule was found for SGD with momentum, so we start with that optimiser (it needs a weaker weight
 # decay than our AdamW baseline). We keep the rate and the number of images fixed and change only the
@@ -384,7 +384,7 @@ holds(ratio["rate times 16"] > 3, "the linear rule takes it several times too fa
 # %% [markdown]
 # Remember the condition: the noise must outweigh the pull. We may see a case below where it does not.
 #
-# Malladi et al. 2022 ([arXiv 2205.10287](https://arxiv.org/abs/2205.10287)) derive the rule strictly, and
+# Malladi et al. 2022 ([arXiv 2205.10287](https://arxiv.org/abs/2205.10287)) derive the rule rigorously, and
 # their rule has more parts: for k times the batch, they also replace 1 - beta by k (1 - beta), for both
 # betas, and divide Adam's epsilon by √k. Our package scales only the rate, as most scripts do.
 #
@@ -687,11 +687,11 @@ for name, found in best.items():
     )
 
 # %% [markdown]
-# (A minus sign means up. Neighbouring fields often differ by 0.02 or less, so a frame can easily be one row
-# off.) The last column is special. A batch of 512 leaves only 13 steps, and its gradient
-# has little noise. There the curvature limits the rate, so the best one hardly grows any more, whatever
-# the rule says. McCandlish et al. 2018 ([arXiv 1812.06162](https://arxiv.org/abs/1812.06162)) call the
-# batch from which on this happens the *critical batch size*.
+# (A minus sign means up. Neighbouring cells often differ by 0.02 or less, so a frame can easily be one row
+# off.) The last column is special. A batch of 512 leaves only 13 steps, and its gradient has little noise.
+# There the curvature limits the rate, so the best one hardly grows any more, whatever the rule says.
+# McCandlish et al. 2018 ([arXiv 1812.06162](https://arxiv.org/abs/1812.06162)) call the batch size at which
+# this sets in the *critical batch size*.
 #
 # What does that mean for you? Suppose that you tuned the rate at a batch of 32, and now go to 128. We try
 # the three rules, with three orders of the images.

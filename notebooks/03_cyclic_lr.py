@@ -420,11 +420,11 @@ for momentum in (0.85, 0.95):
     holds(abs(level - 1 / (1 - momentum)) < 1e-6, f"with {momentum} it levels off at 1 / (1 - m)")
 
 # %% [markdown]
-# This argument is SGD's, and our baseline uses AdamW. Adam *averages* gradients instead of adding them, so
-# a steady gradient gives the same step at any beta1. What beta1 sets is how long old gradients are
+# This argument applies to SGD, and our baseline uses AdamW. Adam *averages* gradients instead of adding
+# them, so a steady gradient gives the same step at any beta1. What beta1 sets is how long old gradients are
 # remembered: about 20 steps with 0.95, about 7 with 0.85. The usual reason for moving it is that during
-# long steps, old gradients come from places that the network has left. That is plausible but not proven,
-# so below we train one-cycle with a fixed beta1 too.
+# long steps, old gradients come from places that the network has left. That is plausible but not proven, so
+# below we train one-cycle with a fixed beta1 too.
 
 # %% [markdown]
 # ## Check it
@@ -511,7 +511,7 @@ holds(back[::-1] == [recipe.lr_at(step, 100) for step in clock], "queried backwa
 # %% [markdown]
 # ## In your own loop
 #
-# You do not need this package to use the trick. In a plain PyTorch script, it takes the lines below:
+# You do not need this package to use the trick. In a plain PyTorch script, you need only the lines below:
 # remove those marked `-` and add those marked `+`.
 #
 # ```diff
@@ -869,7 +869,7 @@ say(
 # schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, steps, pct_start=0.25)
 # ```
 #
-# If you start from pretrained weights or add other tricks, tune the peak anew: our study ended at 30 times.
+# If you start from pretrained weights or add other tricks, retune the peak: our study ended at 30 times.
 #
 # ## Questions
 #

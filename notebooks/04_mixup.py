@@ -90,7 +90,7 @@ say(headline("mixup"))
 Markdown(mixup.__doc__)
 
 # %% [markdown]
-# Some words on the card: the *slot* is the place in the training loop that the trick fills, and *chain*
+# A few terms from the card: the *slot* is the place in the training loop that the trick fills, and *chain*
 # means that several tricks may fill it, one after another. Mixup and label smoothing *commute*: whichever
 # comes first, the targets are the same. The row *pays when* is the claim that we test in this chapter.
 #
@@ -177,9 +177,9 @@ say(
 # (By accident: a network that is wrong on a new image names one of nine other classes, and in one case of
 # nine that is the one that we drew.)
 #
-# A wrong label follows no rule, so there is only one way to predict it: memorise that image. Where the
-# line of the wrong labels rises far above an accident, the network is memorising. And where the line of
-# the validation images falls, more training makes the network *worse*.
+# A wrong label follows no rule, so there is only one way to predict it: memorise that image. Where the line
+# of the wrong labels rises far above chance, the network is memorising. And where the line of the
+# validation images falls, more training makes the network *worse*.
 #
 # ## By hand: four images
 #
@@ -218,8 +218,8 @@ pd.DataFrame((lam * q + (1 - lam) * q[other]).numpy().round(2), columns=data.cla
 # **Why should this prevent memorising?** A network that learns these targets changes its answer in
 # proportion to the shares as one image fades into another: Zhang et al. 2017 (arXiv 1710.09412) speak of
 # linear behaviour between training images. To memorise one wrong label, a network needs the opposite, a
-# sharp exception around a single image. This is an intuition with a limit: the exception becomes harder
-# to learn, not impossible, and with a small alpha (see next) most images stay nearly whole.
+# sharp exception around a single image. This intuition has a limit: the exception becomes harder to learn,
+# not impossible, and with a small alpha (see next) most images stay nearly whole.
 #
 # How much of the partner should we add? Mixup draws a new share for every batch from the distribution
 # Beta(alpha, alpha). Zhang et al. use alpha between 0.1 and 0.4 on ImageNet, and 1 on CIFAR-10. We draw

@@ -587,8 +587,8 @@ for chances in by_epsilon[0.0]:
 # One more thing helps to judge: the error that an honest network would have with this many images. Suppose
 # a network is perfectly honest. Then the right class of each image is like a draw from the ten
 # probabilities that it gives. So we replace the true labels by such draws and measure the calibration error
-# again. What is left is pure luck. The mean of twenty such draws is the *floor*: an error near it cannot be
-# told from honesty.
+# again. What is left is sampling noise. The mean of twenty such draws is the *floor*: an error near it
+# cannot be told from honesty.
 
 
 # %%
@@ -636,7 +636,7 @@ say(
 )
 
 # %% [markdown]
-# Why need neither method reach its floor? Both have a single number to set. It can correct the average
+# Why might a method fall short of its floor? Both have a single number to set. It can correct the average
 # confidence, but not a network that is too sure in one bin and not sure enough in the next. And the number
 # was chosen on other images. Look at the plain loss too before you call probabilities good, because the
 # calibration error sees only the largest of the ten.

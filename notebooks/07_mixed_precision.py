@@ -808,11 +808,11 @@ say(sentence(by_width, "width"))
 #
 # ## Break it
 #
-# **fp16 without its loss scale.** For a failure that is certain, we need a task with smaller gradients.
-# Imagine a network that labels every pixel: with 16 images of 1,024 by 2,048 pixels, the mean of the loss
-# has 2^25 terms, and no gradient that enters the network can be larger than 2^-25. We get the same numbers
-# from our classifier if we multiply the loss of 16 images by 2^-21, and make up for it with a learning rate
-# that is 2^21 times as high. In fp32, powers of two change no digit, so this is ordinary training with SGD.
+# **fp16 without its loss scale.** To guarantee a failure, we need a task with smaller gradients. Imagine a
+# network that labels every pixel: with 16 images of 1,024 by 2,048 pixels, the mean of the loss has 2^25
+# terms, and no gradient that enters the network can be larger than 2^-25. We get the same numbers from our
+# classifier if we multiply the loss of 16 images by 2^-21, and make up for it with a learning rate that is
+# 2^21 times as high. In fp32, powers of two change no digit, so this is ordinary training with SGD.
 
 
 # %%

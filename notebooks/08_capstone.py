@@ -345,8 +345,8 @@ for study in studies:
 
 # %% [markdown]
 # A factor of this size is not made of seven equal parts, and the making of the weights is on none of these
-# clocks. When has it paid for itself? (What the recipes of fastai, Lightning and timm reach on this task
-# stands in the [README](../README.md), under *Beside other libraries*.)
+# clocks. When has it paid for itself? (What the recipes of fastai, Lightning and timm reach on this task is
+# in the [README](../README.md), under *Beside other libraries*.)
 
 # %%
 import re
@@ -794,7 +794,7 @@ holds(second.resumed == 1, "the second call went on from a checkpoint")
 holds(third == second, "the third had nothing to train")
 
 # %% [markdown]
-# ## What to take along
+# ## What to take away
 #
 # We promised to say how much sooner all seven tricks together arrive, and which of them earned their
 # place.
