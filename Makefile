@@ -1,4 +1,4 @@
-# make run | test | test-oldest | test-colab | lab | smoke | rehearse | faults | lint | notebooks | help
+# make run | test | test-oldest | test-colab | lab | smoke | rehearse | faults | book | check-book | lint | notebooks | help
 PYTHON ?= python3
 VENV ?= .venv
 ifeq ($(OS),Windows_NT)
@@ -9,6 +9,7 @@ endif
 OLDEST := build/oldest
 FLAGS :=  # of pytest; old versions speak of things that are deprecated now
 READY := $(VENV)/.ready
+BOOK := $(VENV)/.book
 # Tests share the cores: a worker a core, each with one thread (two threads each would fight).
 PYTEST := OMP_NUM_THREADS=1 FASTTRICKS_BUDGET=smoke $(BIN)/python -m pytest -n auto --dist loadfile
 # The longest notebooks begin first, so that no core waits for them at the end. All are named, for
@@ -18,7 +19,7 @@ NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --no-loadscope
 	$(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-oldest test-colab lab smoke rehearse faults lint notebooks clean
+.PHONY: help run test test-oldest test-colab lab smoke rehearse faults book check-book lint notebooks clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -47,7 +48,7 @@ test-oldest:  ## every test on the oldest versions that pyproject.toml allows (6
 	@$(OLDEST)/bin/uv pip list --quiet --python $(OLDEST)/bin/python
 	@$(MAKE) --no-print-directory VENV=$(OLDEST) FLAGS="-W ignore::DeprecationWarning" test
 
-test-colab: $(READY)  ## one notebook as a bare Google Colab would run it, on our oldest dependencies
+test-colab: $(READY)  ## every chapter as a bare Google Colab would run it, on our oldest dependencies
 	@$(BIN)/python tools/colab.py
 
 smoke: $(READY)  ## every notebook in the smallest budget
@@ -62,10 +63,21 @@ faults: $(READY)  ## kill, cut and damage runs at random moments, and count what
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
-lint: $(READY)  ## style of code and notebooks, and which file may import which
+book: $(BOOK)  ## the site, in build/book/html, from the chapters as they are committed
+	@$(BIN)/python tools/book.py
+
+check-book: $(BOOK)  ## every page of the site in a headless Chromium (which must be installed)
+	@$(BIN)/python tools/check_book.py
+
+$(BOOK): $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[book]'
+	@touch $@
+
+lint: $(READY)  ## style, which file may import which, and the types of the public interface
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/mypy
 
 notebooks: $(READY)  ## execute all notebooks again and keep their outputs
 	@$(BIN)/python tools/execute.py --in-place $(basename $(notdir $(wildcard notebooks/0*.py)))

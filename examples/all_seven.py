@@ -59,7 +59,7 @@ def begin(folder, channels, classes):
 
 
 def half(device):
-    """7: the 16-bit numbers that the device computes with; None where it only imitates them."""
+    """7: bf16 where it is native, else fp16 on a GPU; None on a CPU without it."""
     if device == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float16
@@ -95,8 +95,10 @@ def accuracy(net, x, y):
 def main(folder, images, seed):
     torch.manual_seed(seed)
     gpu, launched = torch.cuda.is_available(), "RANK" in os.environ
-    kind = "cuda" if gpu else "cpu"
-    device = torch.device(kind, int(os.environ.get("LOCAL_RANK", 0)))
+    kind, local = "cuda" if gpu else "cpu", int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device(kind, local)
+    if gpu:
+        torch.cuda.set_device(device)
     rank, processes = 0, 1
     if launched:  # 1
         dist.init_process_group("nccl" if gpu else "gloo")
@@ -104,8 +106,8 @@ def main(folder, images, seed):
     dtype = half(kind)  # 7
     scaler = torch.amp.GradScaler(kind, enabled=dtype == torch.float16)
 
-    if launched and rank == 0:
-        load(folder)  # one of them downloads
+    if launched and local == 0:
+        load(folder)  # one process on each machine downloads
     if launched:
         dist.barrier()
     x, y = (part.to(device) for part in load(folder))

@@ -47,12 +47,14 @@ def accuracy(net, x, y):
 
 def main(folder, images, seed):
     torch.manual_seed(seed)
-    gpu = torch.cuda.is_available()
-    device = f"cuda:{os.environ['LOCAL_RANK']}" if gpu else "cpu"
+    gpu, local = torch.cuda.is_available(), int(os.environ["LOCAL_RANK"])
+    device = torch.device("cuda", local) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if gpu else "gloo")
     rank, processes = dist.get_rank(), dist.get_world_size()
-    if rank == 0:
-        load(folder)  # one of them downloads
+    if local == 0:
+        load(folder)  # one process on each machine downloads
     dist.barrier()
     x, y = (part.to(device) for part in load(folder))
     held = len(y) // 12  # the last images validate

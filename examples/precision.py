@@ -43,7 +43,7 @@ def accuracy(net, x, y):
 
 
 def half(device):
-    """The 16-bit numbers that the device computes with; None where it would only imitate them."""
+    """bf16 where it is native, else fp16 on a GPU; None on a CPU without it."""
     if device == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float16

@@ -18,4 +18,25 @@ from .tricks import (
     Transfer,
 )
 
+__all__ = [
+    "BASELINE",
+    "SEVEN",
+    "Budget",
+    "Cyclic",
+    "Data",
+    "Distributed",
+    "LRScaling",
+    "LabelSmoothing",
+    "MixedPrecision",
+    "Mixup",
+    "OneCycle",
+    "Recipe",
+    "Run",
+    "Transfer",
+    "choose_budget",
+    "load",
+    "pretrain",
+    "train",
+]
+
 __version__ = "0.1.0"

@@ -4,8 +4,9 @@ r"""Train a timm network on Fashion-MNIST, or on your images, with any of seven 
   fasttricks train --tricks all                     all seven
   fasttricks train --tricks cyclic,transfer         two of them
   fasttricks train --tricks all --without mixup     all but one
-  fasttricks train --data PHOTOS --save mine.safetensors
+  fasttricks train --data PHOTOS --save mine.safetensors --report mine.html
                                                     your own images, a subfolder a class
+  fasttricks advise --data PHOTOS --minutes 10      which of the seven pay there
   torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
            -m fasttricks train --tricks all         the same on two machines
 """
@@ -16,25 +17,24 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from . import files, machine, models
-from .budget import BASELINE, BUDGETS, SEVEN, choose_budget
+from .budget import BASELINE, BUDGETS, choose_budget
 from .launch import WORKER
+from .options import asked_images, asked_recipe
 from .pretrain import LETTERS, expected_seconds, pretrain
-from .recipe import NAMES, Recipe, Trick, name_of
+from .progress import QUIET
+from .recipe import NAMES
+from .report import weights_note, write_page
 from .sources import load
 from .study import commands as study
 from .train import first, train
-from .tricks import Distributed
 from .tricks.distributed import first_alone
 
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # how a process knows others
-BYTES = 1_000_000  # of a JSON file; a recipe has some hundred, a record some thousand
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,22 +43,25 @@ def parser() -> argparse.ArgumentParser:
         "fasttricks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = top.add_subparsers(
-        dest="command", required=True, metavar="train|pretrain|speed|bench|report|info"
+        dest="command", required=True, metavar="train|pretrain|advise|speed|bench|report|info"
     )
     run = commands.add_parser(
         "train",
         help="one run: a progress bar, one line of result, one JSON record",
         description="Train once, plainly or with tricks, and report both clocks and the accuracy.",
+        epilog="example: fasttricks train --tricks cyclic,transfer --images 25600 --out run.json",
     )
     pre = commands.add_parser(
         "pretrain",
         help="make the weights that transfer starts from",
         description="Train on the letters and write the weights.",
+        epilog="example: fasttricks pretrain --model resnet18 --image-size 64",
     )
     info = commands.add_parser(
         "info",
         help="versions, device, budget, data and weights found",
         description="What is here: versions, device, budget, data, weights.",
+        epilog="example: fasttricks info",
     )
     for command, what in ((run, run_train), (pre, run_pretrain), (info, run_info)):
         command.set_defaults(run=what)
@@ -70,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     option("--processes", type=int, metavar="N", help="adds distributed [one a GPU, 2 on a CPU]")
     option("--share-devices", action="store_true", help="more processes than devices; not faster")
     option("--data", default="fashion-mnist", metavar="NAME|FOLDER",
-           help="fashion-mnist, letters, or a folder with one subfolder a class")  # fmt: skip
+           help="fashion-mnist, cifar10, cifar100, letters, or a folder of folders")  # fmt: skip
     option("--max-restarts", type=int, default=0, metavar="N",
            help="start processes again so often where one dies [0]")  # fmt: skip
     option("--skip-broken", action="store_true", help="leave out images that cannot be read [stop]")
@@ -80,7 +83,12 @@ def parser() -> argparse.ArgumentParser:
     option("--target", type=float, metavar="A", help="validation accuracy [the budget's]")
     option("--test", action="store_true", help="read the test images too, once, at the end")
     option("--out", type=Path, metavar="FILE", help="write the record of the run, JSON")
+    option("--json", action="store_true", help="print that record, and nothing else")
     option("--save", type=Path, metavar="FILE", help="write the trained weights, safetensors")
+    option(
+        "--report", type=Path, metavar="FILE", help="judge by the test images, once; an HTML page"
+    )
+    option("--beside-plain", action="store_true", help="train plainly too, for the report")
     pre.add_argument("--out", type=Path, metavar="FILE", help="the safetensors file [the cache]")
     enough = "what the budget gives all seven tricks, or plain training"
     for command, default in ((run, enough), (pre, f"{LETTERS:,}")):
@@ -95,85 +103,17 @@ def parser() -> argparse.ArgumentParser:
     study.add_to(commands)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show where an error came from")
+        command.add_argument("--quiet", action="store_true", help="no progress on the terminal")
     return top
-
-
-def asked_recipe(options: argparse.Namespace) -> Recipe:
-    """The recipe that the options ask for."""
-    if options.recipe:
-        recipe = read_recipe(options.recipe)
-    else:
-        recipe = sum(select(options.tricks, SEVEN, options.without), start=BASELINE)
-    if options.processes is not None or options.share_devices:
-        if options.processes is not None and options.processes < 1:
-            raise ValueError(f"--processes must be 1 or more, not {options.processes}.")
-        rest = tuple(trick for trick in recipe.tricks if not isinstance(trick, Distributed))
-        world = Distributed(options.processes or 0, options.share_devices)
-        recipe = replace(recipe, tricks=(*rest, world))
-    return recipe
-
-
-def read_recipe(path: Path) -> Recipe:
-    """The recipe in a JSON file, or in a record there. Raises ValueError or OSError if none is."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(BYTES + 1)
-    except OSError as error:
-        raise OSError(f"{path} cannot be read ({error.strerror}); name a JSON file.") from None
-    if len(text) > BYTES:
-        raise ValueError(f"{path} is larger than {BYTES / 1e6:g} MB; no recipe or record is.")
-    try:
-        stored = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # the latter where lists are nested too deeply
-        raise ValueError(f"{path} is no JSON ({error}); give a recipe or record.") from None
-    try:
-        within = isinstance(stored, dict) and "recipe" in stored
-        return Recipe.from_json(stored["recipe"] if within else stored)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def select(
-    words: str,  # "all", "none", or names with commas between
-    seven: Iterable[Trick],  # what there is to select from
-    without: str = "",  # names to leave out
-) -> tuple[Trick, ...]:
-    """The tricks that the words name. Raises ValueError for unknown or repeated names."""
-    by_name = {name_of(trick): trick for trick in seven}
-    chosen = {"all": list(by_name), "none": []}.get(words)
-    if chosen is None:
-        chosen = split_names(words, by_name)
-    dropped = split_names(without, by_name) if without else []
-    for name in dropped:
-        if name not in chosen:
-            raise ValueError(f"There is no {name!r} to leave out; chosen are {', '.join(chosen)}.")
-    return tuple(by_name[name] for name in chosen if name not in dropped)
-
-
-def split_names(words: str, known: Iterable[str]) -> list[str]:
-    """Names with commas between, each known and none twice."""
-    names = [word.strip() for word in words.split(",")]
-    for name in names:
-        if name not in known:
-            raise ValueError(f"Unknown trick {name!r}; use all, none, or of {', '.join(known)}.")
-        if names.count(name) > 1:
-            raise ValueError(f"The trick {name!r} is named twice; name it once.")
-    return names
-
-
-def asked_images(options: argparse.Namespace) -> int:
-    """The images to see: as asked, else what the budget gives all seven, or plain training."""
-    budget = choose_budget(options.budget)
-    if options.images is not None:
-        return options.images
-    return budget.whole if options.tricks == "all" and not options.recipe else budget.plain
 
 
 def run_train(options: argparse.Namespace) -> None:
     """`fasttricks train`."""
     started = float(os.environ.get(WORKER, psutil.Process().create_time()))
     recipe, budget = asked_recipe(options), choose_budget(options.budget)
-    for path in filter(None, (options.out, options.save) if first() else ()):
+    if options.beside_plain and not options.report:
+        raise ValueError("--beside-plain needs --report FILE, where the comparison is shown.")
+    for path in filter(None, (options.out, options.save, options.report) if first() else ()):
         files.check_writable(path)
     model, size = options.model or budget.model, options.image_size
     size = budget.image_size if size is None else size
@@ -189,12 +129,19 @@ def run_train(options: argparse.Namespace) -> None:
     asked = {name: getattr(options, name) for name in names}
     asked |= {"images": asked_images(options), "model": model, "image_size": size}
     run = train(recipe, data, started=started, folder=options.checkpoint, **asked)
+    plain = train(BASELINE, data, label="plain", **asked) if options.beside_plain else None
     if not first():
         return
     if options.save:
-        models.save_weights(run.net, options.save)
+        models.save_weights(run.net, options.save, weights_note(run, data))
+    if options.report:
+        weights = str(options.save) if options.save else ""
+        write_page(options.report, run, data, plain, weights)
     if options.out:
         files.write_json(options.out, run.to_json())
+    if options.json:
+        print(json.dumps(run.to_json()))
+        return
     print(
         f"wall {run.wall_seconds:.1f} s, train {run.train_seconds:.1f} s, "
         f"{run.images_per_second:,.0f} images/s, {run.processes} process(es), {run.precision}, "
@@ -266,6 +213,8 @@ def run_info(options: argparse.Namespace) -> None:
 def main(words: list[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 when what was asked for cannot be, 1 when it failed."""
     options = parser().parse_args(words)
+    if options.quiet:
+        os.environ[QUIET] = "yes"
     try:
         options.run(options)
     except (Exception, KeyboardInterrupt) as error:

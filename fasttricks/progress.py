@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from tqdm import tqdm
 
 REPORT = "FASTTRICKS_REPORT"  # set in a launched process: write lines of JSON instead of a bar
+QUIET = "FASTTRICKS_QUIET"  # set to anything: nothing of this is shown
 EVERY = 0.2  # seconds between two updates
 
 
@@ -51,7 +52,7 @@ class Bar:
     def __init__(self, label: str, total: int, shown: bool = True) -> None:
         self.label, self.last = label, 0.0
         self.reporting = shown and REPORT in os.environ
-        self.drawing = shown and not self.reporting
+        self.drawing = shown and not self.reporting and QUIET not in os.environ
         self.file = NotebookLine() if self.drawing and in_notebook() else sys.stderr
         self.bar = tqdm(
             total=total,

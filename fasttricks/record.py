@@ -57,10 +57,9 @@ class Run:
         return self.train_seconds if self.reached else math.inf
 
     def __str__(self) -> str:
-        verdict = "at" if self.reached else "below"
         return (
             f"{self.images_seen:,} images in {self.train_seconds:.1f} s, validation accuracy "
-            f"{self.val_accuracy:.4f}, {verdict} the target of {self.target:g}"
+            f"{self.val_accuracy:.4f}"
         )
 
     @classmethod

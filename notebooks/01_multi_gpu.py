@@ -19,12 +19,19 @@
 # # 1. Multi-GPU training
 #
 # One device takes a batch, computes, and steps. Two devices could each take half of it. This chapter
-# shows why the two halves add up to exactly the step of the whole batch, what adding them costs, and at
-# what size the cost is worth it. The devices are all of your GPUs. On a machine without a GPU, each half
-# of the cores stands in for a device. Everything below works the same way there, but no device is added,
-# so do not expect a speed-up: our recorded study, below, had two cores and no GPU.
+# shows why the two halves add up to the step of the whole batch (exactly, in a network without batch
+# statistics), what adding them costs, and at what size the cost is worth it.
 #
-# About 20 minutes to read, and two to run. Kaggle's "GPU T4 x2" gives you two GPUs for free.
+# Large training runs rely on this trick. Goyal et al. 2017
+# ([arXiv 1706.02677](https://arxiv.org/abs/1706.02677)) used it to train ResNet-50 on ImageNet **in one
+# hour on 256 GPUs**, with a batch of 8,192. They report about 90 % scaling efficiency from 8 to 256 GPUs.
+# That is their result: **we have not measured this trick on several GPUs**.
+#
+# A *device* is a GPU. Without one, an equal part of the cores stands in for it. The numbers stored here, and
+# those of our recorded study, come from two CPU cores. If you have several GPUs, run the notebook, and its
+# sentences will describe yours. Kaggle's "GPU T4 x2" gives you two for free.
+#
+# About 20 minutes to read, and two to run.
 
 # %% [markdown]
 # Read it here, or run it in
@@ -50,11 +57,34 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The budget depends on the device. We also count the devices: if there is only one, two processes will
+# Here is the idea: two devices share one batch.
+
+# %%
+import matplotlib.pyplot as plt
+
+from fasttricks.course import timeline
+
+half = [("compute", 0, 4), ("average the gradients", 4, 5), ("step", 5, 5.6)]
+timeline(
+    {
+        "one device": [("compute", 0, 8), ("step", 8, 8.6)],
+        "first of two": half,
+        "second of two": half,
+    },
+    "one training step, with the same batch",
+)
+plt.show()
+
+# %% [markdown]
+# Each of the two computes for half as long, because it has half of the images. But they have to average
+# their gradients, which a single device need not do. The trick pays if the computing that you save takes
+# longer than the averaging that you add.
+#
+# The budget depends on the device. We also count the devices. If there is only one GPU, two processes
 # share it below, which is correct but slower.
 
 # %%
-from fasttricks import BASELINE, Distributed, choose_budget, load
+from fasttricks import BASELINE, Distributed, choose_budget, load, train
 from fasttricks.course import train_arms
 
 budget = choose_budget()
@@ -64,56 +94,93 @@ devices = max(2, Distributed().count())
 budget, devices
 
 # %% [markdown]
-# First, we print what our recorded study found about this trick: the seconds of training until a fixed
-# validation accuracy, without the trick and with it, and then for all seven tricks and for the other six.
-# Each ratio belongs to the run named just before it: above 1, that run gets there sooner. Below it is the
-# trick's card, straight from the top of its file.
+# First, here is what our recorded study found about this trick. A ratio above 1 means that the second of
+# the two times is the shorter. Below it is the trick's card, straight from the top of its file. There,
+# *slot* is the part of our recipe that the trick fills (`single`: only one trick can), and *meets* names
+# what it interacts with.
 
 # %%
 from IPython.display import Markdown
 
-from fasttricks.course import headline
+from fasttricks.course import headline, say
 from fasttricks.tricks import distributed
 
-print(headline("distributed"))
+say(headline("distributed"))
 Markdown(distributed.__doc__)
 
 # %% [markdown]
-# ## The hurt: a device that is full
+# In the study on two cores, plain training already had both cores. The two processes had one each, so no
+# device was added, only messages. To see a second device at work, we must compare with *one* device, which
+# is one core there.
 #
-# Larger batches keep a device busier. How far does that go? In a new process, we time one training step
-# at several batch sizes. `shares` divides the cores into that many equal parts and gives the process one
-# of them, which is no more than it will have later, when other processes run beside it.
+# ## The problem: a saturated device
+#
+# In new processes, we time one training step at several batch sizes. The cores are divided into equal
+# parts, one for each process. First, one process computes and the others wait (`alone`). Then all
+# compute and average their gradients (`crowd`). We alternate the two measurements because a machine's
+# speed drifts. We also time by itself one averaging of as many bytes as our gradient has (`reduce`).
 
 # %%
+from fasttricks.models import begin
 from fasttricks.study.limits import measure
 
+network = begin(BASELINE, budget.model, data.channels, len(data.classes), budget.image_size)
+parameters = sum(parameter.numel() for parameter in network.parameters())
+size = 4 * parameters  # bytes of the gradient in fp32
 batches = [4 * devices**power for power in range(8) if 4 * devices**power <= 512]
-first = measure(1, batches, shares=devices, rounds=1).alone
+speeds = measure(devices, batches, [size])
+alone, crowd, reduce = speeds.alone, speeds.together, speeds.all_reduce[size]
 
 # %% [markdown]
-# We convert seconds per step to images per second:
+# Here are the images per second of one device, and of all of them, each with an equal part of the batch:
 
 # %%
-import matplotlib.pyplot as plt
+from fasttricks.course import accuracy_table, faster, gained, holds, plot
 
-from fasttricks.course import accuracy_table, holds, plot, tally
-
-rates = [batch / first[batch] for batch in batches]
-figure = plot(
-    {"one device": (batches, rates)},
-    "images in a batch",
-    "images a second",
+rates = [batch / alone[batch] for batch in batches]
+divided = [batch / crowd[batch // devices] for batch in batches[1:]]
+plot(
+    {"one device": (batches, rates), f"{devices} devices": (batches[1:], divided)},
+    "images in the whole batch",
+    "images per second",
     scale="log",
     marks=True,
 )
 plt.show()
 
+# %%
+fastest = max(rates)
+doubling = rates[-1] / rates[-2]
+say(
+    f"With {batches[0]} images in a batch, one device processes {rates[0]:,.0f} images per second. It is "
+    f"fastest with {batches[rates.index(fastest)]}: **{fastest:,.0f} images per second**. The last "
+    f"increase, from {batches[-2]} to {batches[-1]} images, changed that by a factor of {doubling:.2f}, "
+    f"so at this size it is **{'saturated' if doubling < 1.1 else 'not saturated yet'}**."
+)
+
 # %% [markdown]
-# At the left, the device spends time waiting, mostly for Python to tell it what to do. Where the line
-# becomes flat, the device is full: twice the images take twice as long. From there on, larger batches
-# bring no gain, but another device might.
-#
+# Every step has a part that does not depend on the images, such as starting each layer and updating the
+# weights. Larger batches spread it over more images, until the device is saturated. From there on, larger
+# batches bring nothing, but another device may. Does it, here?
+
+# %%
+from itertools import takewhile
+
+gains = [two / one for one, two in zip(rates[1:], divided, strict=True)]
+falling = zip(batches[:0:-1], gains[::-1], strict=True)  # from the largest batch down
+tail = list(takewhile(lambda pair: pair[1] > 1.1, falling))
+say(
+    f"{devices} devices that divide a batch of {batches[1]} images are **{gains[0]:.2f} times as fast** as "
+    f"one of them. If they divide {batches[-1]} images, they are **{gains[-1]:.2f} times as fast** "
+    f"(perfect would be {devices}). "
+    + (
+        f"With a margin of 10 % for drift, the trick pays here from a batch of {tail[-1][0]} on."
+        if tail
+        else "With a margin of 10 % for drift, the trick does not pay even with the largest batch."
+    )
+)
+
+# %% [markdown]
 # ## By hand: half and half is whole
 #
 # What must two devices tell each other? Take the smallest possible network, a single weight, and four
@@ -142,24 +209,37 @@ holds(halves == slope(x, y), "two half-batches average to the whole batch's grad
 
 # %% [markdown]
 # So each device needs only its own images, and it gets back one number: the average gradient. Both
-# devices then take the same step, so their copies of the weights always stay equal.
+# devices then take the same step, so their copies of the weights always stay equal. The learning rate
+# stays the same because the gradients are averaged, not added, and the *global* batch, which is the sum
+# of all parts, does not change.
 #
-# The learning rate stays the same because the gradients are averaged, not added, and the *global* batch
-# does not change. (If it grows, see chapter 2.)
+# This needs equal parts. If one device has three images and the other has one, the plain mean counts the
+# single image three times as much as each of the others. Each part then has to be weighted by its images.
+
+# %% tags=["nbval-check-output"]
+three, single = slope(x[:3], y[:3]), slope(x[3:], y[3:])
+holds((three + single) / 2 != slope(x, y), "the plain mean of unequal parts is wrong")
+holds(abs(0.75 * three + 0.25 * single - slope(x, y)) < 1e-6, "weighted by images, it is right")
+
+# %% [markdown]
+# ### In a real network
 #
 # Do the halves match the whole in a real network, too? We collect all the gradients in one long row, in
 # double precision so that rounding cannot hide anything.
 
 # %%
-from fasttricks.models import begin
-
+torch.manual_seed(0)
 net = (
     begin(BASELINE, budget.model, data.channels, len(data.classes), budget.image_size)
     .double()
     .to(here.val.y.device)
 )
-images = data.normalise(here.val.x[:64]).double()
-targets = torch.nn.functional.one_hot(here.val.y[:64], len(data.classes)).double()
+
+
+def batch_of_64(first):
+    x, y = here.val.x[first : first + 64], here.val.y[first : first + 64]
+    return data.normalise(x).double(), torch.nn.functional.one_hot(y, len(data.classes)).double()
+
 
 # %% [markdown]
 # A **shard** is one process's part of the batch. `gap` measures how far the shards' average is from the
@@ -174,6 +254,7 @@ def gradient(x, q):
 
 
 def gap(shards):
+    images, targets = batch_of_64(0)
     parts = zip(images.chunk(shards), targets.chunk(shards), strict=True)
     mean = sum(gradient(x, q) for x, q in parts) / shards
     whole = gradient(images, targets)
@@ -185,36 +266,92 @@ def gap(shards):
 # *its own* batch. We compute the gap with this switched off, then on.
 
 # %%
-found = {}
-for name, training in {"stored statistics": False, "batch statistics": True}.items():
-    net.train(training)
-    found[name] = gap(2)
-found
+net.eval()
+stored = gap(2)
+net.train()
+own = gap(2)
+say(
+    f"With batch norm's stored statistics, the average of two shards differs from the whole batch's "
+    f"gradient by **{stored:.0e}**, relative to its norm, which is rounding. With the statistics of each "
+    f"shard, it differs by **{own:.2f}**."
+)
 
 # %% tags=["nbval-check-output"]
-holds(found["stored statistics"] < 1e-9, "without batch statistics, halves are the whole, exactly")
-holds(found["batch statistics"] > 1e-3, "with batch statistics, each shard sees its own mean")
+holds(
+    stored < 1e-9,
+    "without batch statistics, the halves average to the whole gradient, up to rounding",
+)
+holds(own > 1e-3, "with batch statistics, each shard sees its own mean")
 
 # %% [markdown]
-# The second gap is not a bug, but it hurts when a shard has few images. In that case,
-# `torch.nn.SyncBatchNorm`, on GPUs only, shares the statistics too, at the cost of two more messages per
-# layer.
+# Is that much? For comparison, we take eight other batches of 64 images and measure how far their gradients
+# are from the first batch's.
 
 # %%
+whole = gradient(*batch_of_64(0))
+others = [gradient(*batch_of_64(64 * number)) for number in range(1, 9)]
+distances = [((other - whole).norm() / whole.norm()).item() for other in others]
+chance = sum(distances) / len(distances)
+
 shards = [2, 4, 8, 16, 32]
+gaps = {64 // count: gap(count) for count in shards}
 plot(
-    {"batch norm": ([64 // n for n in shards], [gap(n) for n in shards])},
+    {"batch norm": (list(gaps), list(gaps.values()))},
     "images in a shard (64 in all)",
     "relative gap to the whole gradient",
+    "grey: the gap to another random batch",
     scale="log",
     marks=True,
+    yscale="log",
 )
+plt.axhline(chance, color="grey")
 plt.show()
 
+# %%
+say(
+    f"The gap to another random batch is {chance:.2f} on average ({min(distances):.2f} to "
+    f"{max(distances):.2f}). The gap of two shards, {own:.2f}, is **{own / chance:.1f} times as large**, "
+    f"and the gap with 2 images in a shard **{gaps[2] / chance:.1f} times**. This is one batch and one "
+    f"untrained network."
+)
+
 # %% [markdown]
-# Read the plot from right to left: in general, the fewer images a shard has, the further the average is
-# from the gradient of the whole batch. At a gap of 1, the error is as large as the gradient itself.
+# This is no bug. The average is the exact gradient of a slightly different network, one whose batch norm
+# looks at fewer images at a time. (Some people want this, and call it *ghost batch norm*: Hoffer et al. 2017, [arXiv 1705.08741](https://arxiv.org/abs/1705.08741).) With very few images per
+# shard, the statistics are too noisy. Wu and He 2018
+# ([arXiv 1803.08494](https://arxiv.org/abs/1803.08494)) report for ResNet-50 on ImageNet an error of
+# 23.6 % with 32 images per GPU, 23.7 % with 16, 24.8 % with 8, and 34.7 % with 2.
 #
+# One cure is `net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)`, on GPUs only: it computes the
+# statistics over all devices, at the cost of two more messages per layer. Another is a norm that looks at
+# one image at a time.
+#
+# One more thing is not averaged: batch norm's *running* statistics, which are used in evaluation.
+# PyTorch's wrapper copies those of the first process to all the others before each forward pass.
+#
+# ### The same sum on one device
+#
+# A single device can also take the shards one after another, add up the gradients, and step once. This is **gradient accumulation**. It saves no time, but it gives you a
+# batch that does not fit into memory. In PyTorch, `backward` adds to `.grad` anyway, so you only need to
+# weight each loss and to step later:
+
+
+# %%
+def accumulated(shards):
+    images, targets = batch_of_64(0)
+    net.zero_grad()
+    for x, q in zip(images.chunk(shards), targets.chunk(shards), strict=True):
+        loss = torch.nn.functional.cross_entropy(net(x), q)
+        (loss * len(x) / len(images)).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
+
+
+# %% tags=["nbval-check-output"]
+net.eval()
+same = torch.allclose(accumulated(4), gradient(*batch_of_64(0)), rtol=1e-6, atol=1e-9)
+holds(same, "four shards one after another give the gradient of the whole batch")
+
+# %% [markdown]
 # ## Write it
 #
 # The trick has two parts. First, which process takes which images? Every process draws the same batch
@@ -252,56 +389,78 @@ def ring(held):  # held[rank, chunk]
 
 
 # %% [markdown]
-# Let every number be 1. The value that a device holds then shows how many devices have contributed to it.
+# Let every number be 1. The value of a chunk then shows how many devices have contributed to it. We draw
+# the four chunks as *a* to *d*. An arrow names the chunk that a device sends next; finished sums have a
+# thick frame.
 
 # %%
+from fasttricks.course import circle
+
 states = list(ring(torch.ones(4, 4)))
-titles = ["start"] + [f"round {number}" for number in range(1, len(states))]
-tally(states, titles, "chunk", "device")
+circle(states, {0: "start", 1: "after round 1", 3: "after round 3"})
 plt.show()
 
 # %% [markdown]
-# Follow the left column. The first device sends its 1, so the second has 2 after round 1. The second
-# sends its 2, so the third has 3 after round 2. After round 3, the last has 4, a finished sum. The other
-# columns do the same, each starting one device further down and wrapping from the bottom to the top.
-# Every device now has one finished chunk, and three more rounds carry the chunks around the ring.
-#
+# Follow chunk *a*. Device 0 sends its 1, so device 1 has 2 after the first round. It sends these on, so
+# device 2 has 3 after the second round, and device 3 has 4 after the third: a finished sum. The other
+# chunks do the same, each starting at another device. Every device now has one finished chunk, and three
+# more rounds carry the finished chunks around the ring. All rounds as numbers, a row for each device:
+
+# %%
+from fasttricks.course import tally
+
+titles = ["start"] + [f"round {number}" for number in range(1, len(states))]
+tally(states, titles, "chunk", "device", "abcd")
+plt.show()
+
+# %% [markdown]
 # Now count the bytes. In each of the 2 (N - 1) rounds, a device sends one chunk, an N-th of the gradient.
 # In total, it sends 2 (N - 1) / N times the gradient's bytes: less than twice, *however many devices
 # there are*.
 
 # %%
-parameters = sum(parameter.numel() for parameter in net.parameters())
-size = 4 * parameters  # bytes of the gradient in fp32
-for n in (2, 8, 256):
-    print(f"{n:3} devices: {2 * (n - 1) / n * size / 1e6:.2f} MB sent by each, a step")
+sent = {n: 2 * (n - 1) / n * size / 1e6 for n in (2, 8, 256)}
+say(
+    f"The gradient of our network is {size / 1e6:.2f} MB. Each of 2 devices sends {sent[2]:.2f} MB per "
+    f"step, each of 8 devices {sent[8]:.2f} MB, and **each of 256 devices {sent[256]:.2f} MB**."
+)
 
 # %% [markdown]
-# `DistributedDataParallel` (DDP) even hides part of that cost. The backward pass finishes the last
-# layer's gradients first. DDP collects finished gradients in **buckets** (by default, 1 MiB for the first
-# and 25 MiB for the others) and sends each full bucket while earlier layers are still being computed, so
-# sending and computing overlap. A small network's gradient fits into one or two buckets, so little
-# overlaps. Where the processes share one machine's cores, no core is free to send early; in that case,
-# the package asks for one bucket, which saves one wait per step.
-#
-# In the classic example, Goyal et al. 2017 ([arXiv 1706.02677](https://arxiv.org/abs/1706.02677)) gave 32
-# images to each of 256 GPUs, for a global batch of 8,192, and trained on ImageNet in one hour, with about
-# 90 % scaling efficiency from 8 to 256 GPUs.
+# `DistributedDataParallel`, PyTorch's wrapper, called **DDP** for short, even hides part of that cost.
+# The backward pass finishes the last layer's gradients first. DDP collects finished gradients in
+# **buckets** (by default, 1 MiB for the first and 25 MiB for the others) and sends each full bucket while
+# earlier layers are still being computed.
+
+# %%
+compute = [("forward", 0, 3), ("backward", 3, 9)]
+timeline(
+    {
+        "at the end: compute": compute,
+        "at the end: send": [("send", 9, 12)],
+        "in buckets: compute": compute,
+        "in buckets: send": [("send", 5, 6), ("send", 7, 8), ("send", 9, 10)],
+    },
+    "the same step, sent at the end and in three buckets",
+)
+plt.show()
+
+# %% [markdown]
+# Only the last bucket delays the step. A small network's gradient fits into one or two buckets, so little
+# overlaps.
 #
 # ## Check it
 #
-# Our shards match the package's, and no image is lost or counted twice, whatever the number of images or
-# processes.
+# Our shards match the package's, and no image is lost or counted twice.
 
 # %% tags=["nbval-check-output"]
 rows = torch.arange(101)
 parts = [distributed.shard(rows, rank, 4) for rank in range(4)]
 same = all(torch.equal(part, shard(rows, rank, 4)) for rank, part in enumerate(parts))
-holds(same, "ours is the package's")
+holds(same, "our function matches the package's")
 holds(torch.equal(torch.cat(parts).sort().values, rows), "every row is in exactly one shard")
 
 # %% [markdown]
-# You cannot take this for granted. PyTorch's own `DistributedSampler` makes all shards the same length by
+# PyTorch's own `DistributedSampler` makes all shards the same length by
 # showing some images twice. That is harmless for training, but wrong for measuring accuracy.
 
 # %% tags=["nbval-check-output"]
@@ -312,20 +471,93 @@ counted = sum(len(list(sampler)) for sampler in samplers)
 holds(counted == 104, "DistributedSampler counts 104 of 101 images")
 
 # %% [markdown]
-# We check the ring too: every device ends with the sum and has sent as much as the formula says.
+# We check the ring too, with five devices and different numbers:
 
 # %% tags=["nbval-check-output"]
 numbers = torch.arange(25.0).view(5, 5)
 *_, last = ring(numbers)
 holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends with every sum")
-rounds = len(list(ring(numbers))) - 1
-holds(rounds / 5 == 2 * (5 - 1) / 5, "each sends 2 (N - 1) / N times the gradient")
 
 # %% [markdown]
 # ## In your own loop
 #
-# You do not need this package for it. To turn a plain PyTorch script into one for several devices, remove
-# the `-` lines below and add the `+` lines.
+# You do not need this package. Here is a whole script, `train_ddp.py`, in ordinary PyTorch:
+#
+# ```python
+# import os
+#
+# import timm
+# import torch
+# import torch.distributed as dist
+# from torch.nn.parallel import DistributedDataParallel
+# from torch.utils.data import DataLoader, DistributedSampler
+# from torchvision import datasets, transforms
+#
+# gpu, local = torch.cuda.is_available(), int(os.environ["LOCAL_RANK"])
+# device = torch.device("cuda", local) if gpu else torch.device("cpu")
+# dist.init_process_group("nccl" if gpu else "gloo", device_id=device if gpu else None)
+# rank, processes = dist.get_rank(), dist.get_world_size()
+# torch.manual_seed(0)
+# if local == 0:  # one process on each machine downloads, and the others wait
+#     datasets.FashionMNIST("downloads", download=True)
+# dist.barrier()
+# data = datasets.FashionMNIST("downloads", transform=transforms.ToTensor())
+# sampler = DistributedSampler(data, drop_last=True)  # each process gets its own part
+# loader = DataLoader(data, 128 // processes, sampler=sampler, drop_last=True)
+# net = timm.create_model("test_resnet", in_chans=1, num_classes=10).to(device)
+# wrapped = DistributedDataParallel(net, device_ids=[local] if gpu else None)
+# torch.manual_seed(rank)  # from here on, each process draws its own augmentation and dropout
+# optimizer = torch.optim.AdamW(wrapped.parameters(), lr=1e-3)
+# for epoch in range(2):
+#     sampler.set_epoch(epoch)  # another order, the same for all processes
+#     for x, y in loader:
+#         loss = torch.nn.functional.cross_entropy(wrapped(x.to(device)), y.to(device))
+#         loss.backward()  # here the gradients are averaged
+#         optimizer.step()
+#         optimizer.zero_grad()
+# if rank == 0:  # all have the same weights: one evaluates and saves them
+#     test = datasets.FashionMNIST("downloads", train=False, transform=transforms.ToTensor())
+#     with torch.inference_mode():  # all test images, without a sampler
+#         right = [net.eval()(x.to(device)).argmax(1).cpu() == y for x, y in DataLoader(test, 500)]
+#     print(f"test accuracy {torch.cat(right).float().mean():.4f}")
+#     torch.save(net.state_dict(), "net.pt")
+# dist.destroy_process_group()
+# ```
+#
+# You do not start it with `python`, but with **torchrun**, PyTorch's launcher, which starts the processes
+# and tells each its number, the *rank*:
+#
+# ```
+# torchrun --standalone --nproc-per-node 2 train_ddp.py
+# ```
+#
+# On two machines with eight GPUs each, you run `torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d
+# --rdzv-endpoint FIRST_MACHINE:29500 train_ddp.py` on both.
+#
+# Five classic bugs:
+#
+# 1. **`sampler.set_epoch` is missing.** Every epoch then has the same order. No error appears.
+# 2. **The batch size is per process.** `DataLoader(data, 128)` in four processes is a global batch of
+#    512, whose learning rate is too low (chapter 2).
+# 3. **`net(x)` instead of `wrapped(x)`.** The gradients are never averaged, and the copies drift apart
+#    without an error.
+# 4. **Every process saves, downloads, or logs.** They overwrite one file. Let rank 0 do it, and make the
+#    others wait with `dist.barrier()` where they need the result.
+# 5. **One process does something that the others do not:** it skips a step, has one batch more, or stops
+#    early. The others wait for its gradients until a timeout, ten minutes with GPUs. This also happens if
+#    only rank 0 calls a function in which all must take part, such as `dist.all_reduce`.
+#
+# Four neighbours of DDP:
+#
+# - With gradient accumulation, wrap all but the last shard in `with wrapped.no_sync():`. Otherwise, the
+#   devices exchange messages after every shard.
+# - Convert to `SyncBatchNorm` (above) before you wrap.
+# - Do not use `torch.nn.DataParallel`: one process copies the network to all GPUs in every step.
+# - **FSDP** (`torch.distributed.fsdp.fully_shard`) also divides the weights and the optimizer's state. Use
+#   it if the model does not fit into one GPU.
+#
+# Our own script keeps all images in memory instead of using a `DataLoader`. To turn it into one for
+# several devices, remove the `-` lines below and add the `+` lines.
 #
 # ```diff
 #  import argparse
@@ -340,12 +572,14 @@ holds(rounds / 5 == 2 * (5 - 1) / 5, "each sends 2 (N - 1) / N times the gradien
 #  ...
 #      torch.manual_seed(seed)
 # -    device = "cuda" if torch.cuda.is_available() else "cpu"
-# +    gpu = torch.cuda.is_available()
-# +    device = f"cuda:{os.environ['LOCAL_RANK']}" if gpu else "cpu"
+# +    gpu, local = torch.cuda.is_available(), int(os.environ["LOCAL_RANK"])
+# +    device = torch.device("cuda", local) if gpu else torch.device("cpu")
+# +    if gpu:
+# +        torch.cuda.set_device(device)
 # +    dist.init_process_group("nccl" if gpu else "gloo")
 # +    rank, processes = dist.get_rank(), dist.get_world_size()
-# +    if rank == 0:
-# +        load(folder)  # one of them downloads
+# +    if local == 0:
+# +        load(folder)  # one process on each machine downloads
 # +    dist.barrier()
 #      x, y = (part.to(device) for part in load(folder))
 #  ...
@@ -379,15 +613,16 @@ holds(rounds / 5 == 2 * (5 - 1) / 5, "each sends 2 (N - 1) / N times the gradien
 # ```
 #
 # The complete script is [`examples/distributed.py`](../examples/distributed.py), and you start it with
-# torchrun: `torchrun --nproc-per-node 2 distributed.py`. Every process draws the same order and keeps its
-# share of each batch. The loss is weighted by the share's size, in case the batch does not divide evenly.
-# Only the process with rank 0 evaluates and prints, and only it would save the model.
+# `torchrun --standalone --nproc-per-node 2 distributed.py`. Every process draws the same order and keeps
+# its share of each batch. That is why all of its processes keep the same seed. The loss is weighted by the
+# share's size, in case the batch does not divide evenly.
 #
 # ## Use it
 #
-# Now we use real processes. `train` starts them with torchrun, PyTorch's launcher, each on its own
-# device. torchrun starts fresh processes, so it does not matter that this notebook has already used the
-# device. The global batch is the same, and so is the seed.
+# Now we use real processes. `train` starts them with torchrun, each on its own device. torchrun starts
+# fresh processes, so it does not matter that this notebook has already used the device. The global batch
+# is the same, and so is the seed. On a CPU, the one process now uses *all* the cores, unlike in the first
+# figures, and the others divide them.
 
 # %%
 together = Distributed(devices, share_devices=True)
@@ -396,126 +631,246 @@ arms = train_arms(recipes, data, images=budget.images // 2, seeds=min(2, budget.
 accuracy_table(arms)
 
 # %% [markdown]
-# Read the gain first: its range should include zero, or nearly so. The trick is about time; it must not
-# change what is learned. Then read the seconds. On a CPU, both columns use *all* the cores, whether or
-# not they are divided among processes: no device was added. With two GPUs, the second column has twice
-# the hardware.
+# The table's seconds are medians. The next sentence averages the ratios of pairs that share a seed.
 
 # %%
-curves = {
-    name: ([p[0] for p in runs[0].curve], [p[2] for p in runs[0].curve])
-    for name, runs in arms.items()
-}
-plot(curves, "images seen", "validation accuracy", "one seed", marks=True)
-plt.show()
+one, many = arms.values()
+scores = [[run.val_accuracy for run in runs] for runs in (many, one)]
+clocks = [[run.train_seconds for run in runs] for runs in (many, one)]
+guess = 1 / len(data.classes)
+say(
+    f"Compared with one process, the accuracy of {devices} processes after "
+    f"{one[0].images_seen / len(data.train):.2f} epochs is **{gained(*scores, guess)}**. Training was "
+    f"**{faster(*clocks)}**."
+)
 
 # %% [markdown]
-# Where the lines diverge, the reason is that each process has its own batch-norm means and that rounding
-# errors grow. Another seed would make them diverge too, so compare the distance with the ranges in the
-# table.
+# The trick is about time; it must not change what is learned. How did the two get there? As a control, we
+# also plot a second single-process seed.
+
+# %%
+drawn = {"one process": one[0], f"{devices} processes": many[0]}
+if len(one) > 1:
+    drawn["one process, next seed"] = one[1]
+curves = {
+    name: ([point[0] for point in run.curve], [point[2] for point in run.curve])
+    for name, run in drawn.items()
+}
+plot(curves, "images seen", "validation accuracy", marks=True)
+plt.show()
+
+# %%
+ends = [curve[1][-1] for curve in curves.values()]
+apart = [100 * abs(ends[0] - other) for other in ends[1:]]
+say(
+    f"At the last mark, one process and {devices} processes with the same seed are **{apart[0]:.1f} "
+    f"points** apart. "
+    + (
+        f"Two seeds of one process are **{apart[1]:.1f} points** apart."
+        if len(one) > 1
+        else "There is only one seed here to compare that with."
+    )
+)
+
+# %% [markdown]
+# The gap at one step of an untrained network cannot tell how far two runs end up from each other. Only
+# training can. (We compare the last marks because early on, the running statistics lag behind the
+# weights.)
 
 # %% tags=["nbval-check-output"]
-one, many = arms.values()
 alike = all(
     (a.steps, a.images_seen) == (b.steps, b.images_seen) for a, b in zip(one, many, strict=True)
 )
-holds(alike, "as many steps and images, however many processes")
-holds({run.processes for run in many} == {devices}, "and the processes were really there")
+holds(alike, "the same number of steps and images for any number of processes")
+holds({run.processes for run in many} == {devices}, "and there were as many processes as asked for")
 
 # %% [markdown]
-# ## Break it: shards too small
+# ## Break it: too few images for batch norm
 #
-# How much do you really gain from N devices? There are two ways to ask this.
+# How few images may a shard have? To find out, we need no cluster. One process can play all the devices:
+# with `accumulate=64`, it cuts each batch of 128 into 64 shards of 2 images, as 64 devices would, and
+# computes them one after another.
+
+# %%
+tiny = {}
+for count in (1, 16, 64):
+    images = BASELINE.batch // count
+    recipe, few = BASELINE + Distributed(1, accumulate=count), min(budget.images // 8, 3_200)
+    tiny[images] = train(recipe, data, images=few, evaluations=1, label=f"{images} in a shard")
+
+# %% [markdown]
+# Do not compare the accuracies printed above. Running statistics move by a tenth in every forward pass, and
+# with 64 shards, a step has 64 of these. So they lag behind the weights least where the shards are
+# smallest. For a fair comparison, we compute them anew for all three, from 2,000 training images.
+
+# %%
+from torch.optim.swa_utils import update_bn
+
+from fasttricks.loop import accuracy
+
+found = {}
+for images, run in tiny.items():
+    update_bn((data.normalise(x) for x in here.train.x[:2000].split(500)), run.net)
+    found[images] = accuracy(run.net, here, here.val, run.recipe)
+plot(
+    {"": (list(found), list(found.values()))},
+    "images in a shard (128 in a batch)",
+    "validation accuracy",
+    "one seed each",
+    scale="log",
+    marks=True,
+)
+plt.show()
+
+# %%
+say(
+    f"After {tiny[2].images_seen:,} images ({tiny[2].images_seen / len(data.train):.2f} epochs), the "
+    f"accuracy with undivided batches is {found[128]:.3f}. Compared with that, accuracy is "
+    f"{gained([found[8]], [found[128]], guess)} with 8 images per shard, and "
+    f"**{gained([found[2]], [found[128]], guess)}** with 2."
+)
+
+# %% [markdown]
+# ## Break it: too little work for the messages
 #
-# - **Weak scaling**: each process gets as many images as the single process had. A perfect machine does N
-#   times the work in the *same* time.
-# - **Strong scaling**: the batch of the single process is divided among all of them. A perfect machine
+# How far are N devices from N times the speed, and where does the rest go? There are two ways to measure:
+#
+# - **Weak scaling**: each device gets as many images as the single one had. A perfect machine does N times
+#   the work in the *same* time.
+# - **Strong scaling**: the batch of the single device is divided among all of them. A perfect machine
 #   needs an *N-th* of the time.
 #
-# The **efficiency** is the perfect time divided by the measured time. `alone[b]` is the number of seconds
-# per step for one process with b images, and `crowd[b]` for N processes with b images *each*. We measure
-# the two in turns because a machine's speed drifts. We also time the all-reduce by itself, on messages
-# from a sixty-fourth of our gradient's size to four times its size.
+# The **efficiency** is the perfect time divided by the measured time. We take both from the times
+# measured at the beginning, where `crowd[b]` has b images on *each* device.
 
 # %%
-messages = [size // 64 // 4 * 4, size // 8 // 4 * 4, size, 4 * size]
-speeds = measure(devices, batches, messages)
-alone, crowd, reduces = speeds.alone, speeds.together, speeds.all_reduce
 weak = [alone[b] / crowd[b] for b in batches]
 strong = [alone[b * devices] / devices / crowd[b] for b in batches[:-1]]
+say(
+    f"With {batches[0]} images per device, the efficiency is {100 * weak[0]:.0f} % (weak) and "
+    f"{100 * strong[0]:.0f} % (strong). With {batches[-2]} images per device, it is "
+    f"**{100 * weak[-2]:.0f} %** and **{100 * strong[-1]:.0f} %**. At {100 / devices:.0f} %, {devices} devices "
+    f"together are as fast as one."
+)
+
+# %% [markdown]
+# Two things keep strong scaling below 100 %: part of a step does not shrink with the shard, and the devices
+# must average their gradients. We take a step apart: the perfect time, the excess of one device over it,
+# and the price of working together.
 
 # %%
-lines = {"weak scaling": (batches, weak), "strong scaling": (batches[:-1], strong)}
-plot(lines, "images a process", "efficiency", f"{devices} processes", scale="log", marks=True)
-plt.axhline(1 / devices, color="grey")
+low, high = batches[0], batches[-1]
+
+
+def apart_into(images):  # seconds of a step with so many images on each device
+    perfect = alone[images * devices] / devices
+    return perfect, alone[images] - perfect, crowd[images] - alone[images]
+
+
+perfect, excess, joint = apart_into(low)
+shrinks = alone[low * devices] / alone[low]
+say(
+    f"{low * devices} images take one device {1e3 * alone[low * devices]:.1f} ms, so {devices} devices "
+    f"should need {1e3 * perfect:.1f} ms. They need {1e3 * crowd[low]:.1f} ms. Of the difference, "
+    f"**{1e3 * excess:.1f} ms** are there because {low} images still take one device "
+    f"{1e3 * alone[low]:.1f} ms ({devices} times the images take it {shrinks:.1f} times as long). Working "
+    f"together costs **{1e3 * joint:.1f} ms**. For comparison, the all-reduce by itself takes "
+    f"**{1e3 * reduce:.1f} ms**."
+)
+
+# %% [markdown]
+# What the all-reduce does not explain of that price must come from elsewhere: DDP's own work, the wait for
+# the slower process, or shared memory. Faster links would not help with these, nor with the excess. How
+# do both change with the batch? (A value below 1 means that small shards take less time per image, for
+# example because they fit into a cache.)
+
+# %%
+steps = [apart_into(images) for images in batches[:-1]]
+free = [(perfect + excess) / perfect for perfect, excess, _ in steps]
+whole_step = [sum(parts) / parts[0] for parts in steps]
+plot(
+    {"measured": (batches[:-1], whole_step), "if working together were free": (batches[:-1], free)},
+    "images per device",
+    "times the perfect step",
+    "grey: the perfect step",
+    scale="log",
+    marks=True,
+)
+plt.axhline(1, color="grey")
 plt.show()
 
+# %%
+say(
+    f"With {low} images per device, a step takes **{whole_step[0]:.1f} times** the perfect time, and "
+    f"would still take {free[0]:.1f} times if working together were free. With {batches[-2]}, these are "
+    f"**{whole_step[-1]:.1f}** and {free[-1]:.1f} times."
+)
+
 # %% [markdown]
-# At an efficiency of 1, nothing is lost. At the grey line, 1 / N, all processes together are as fast as
-# one alone; below it, they are slower. At the left end, the step is short, but the messages are as long
-# as ever. Towards the right, the work should outweigh them. On a CPU, the processes also share one
-# memory, which can cost more than the messages do.
+# ## Will it pay for you?
 #
-# ## What would 1,024 devices do?
+# Processes on one machine tell us nothing about a cluster's network. But you can estimate the messages. DDP
+# sends during the backward pass, so they cost almost nothing if they are done before it ends. This is the
+# bandwidth that a device then needs:
+
+
+# %%
+def bandwidth(gradient_bytes, seconds, processes):  # in GB/s
+    return 2 * (processes - 1) / processes * gradient_bytes / seconds / 1e9
+
+
+print(f"{bandwidth(100e6, 0.125, 256):.1f} GB/s")
+
+# %% [markdown]
+# These are the numbers of Goyal et al. 2017: a gradient of 100 MB for ResNet-50, and about 0.125 seconds of
+# backward pass for 32 images. Their network had 50 Gbit/s, which is 6.25 GB/s. The estimate leaves out
+# that each round has a fixed delay, and a ring of 1,024 devices has 2,046 rounds. Large machines therefore
+# use trees and rings of rings.
 #
-# A model can estimate this. A ring has 2 (N - 1) rounds, and in each round every device sends an N-th of
-# the gradient. A round takes a fixed time, the **latency**, however short the message is, plus the
-# message's bytes divided by the **bandwidth**, in bytes per second. We fit these two unknowns to the
-# shortest and the longest message only.
+# In our own network, the backward pass is roughly two thirds of a step:
 
 # %%
-pieces = {s: (s / devices, reduces[s] / (2 * (devices - 1))) for s in messages}
-(short, quick), (long, slow) = pieces[messages[0]], pieces[messages[-1]]
-bandwidth = (long - short) / max(slow - quick, 1e-9)
-latency = max(0.0, quick - short / bandwidth)
-print(f"latency {1e6 * latency:.0f} microseconds, bandwidth {bandwidth / 1e9:.2f} GB/s")
-
-
-# %% [markdown]
-# Then we test the model on messages that the fit did not use, including one the size of our network's
-# gradient.
-
-
-# %%
-def wire(size, n):
-    return 2 * (n - 1) * (latency + size / n / bandwidth)
-
-
-for s in messages[1:3]:
-    model, measured = 1e3 * wire(s, devices), 1e3 * reduces[s]
-    print(f"{s / 1e6:.2f} MB: {model:.2f} ms by the model, {measured:.2f} ms measured")
+wanted = [bandwidth(size, 2 / 3 * alone[b], devices) for b in (low, high)]
+reached = bandwidth(size, reduce, devices)
+say(
+    f"To hide its messages, our network needs **{wanted[0]:.3f} GB/s** with {low} images on each device, "
+    f"and {wanted[1]:.3f} GB/s with {high}. The all-reduce that we timed reached **{reached:.3f} GB/s**, "
+    f"which is {'enough' if reached > max(wanted) else 'not enough'}. With {low} images on each, {devices} "
+    f"devices were {gains[0]:.2f} times as fast as one. "
+    + ("So bandwidth was not what they lacked." if reached > max(wanted) and gains[0] < 1.1 else "")
+)
 
 # %% [markdown]
-# We also test it on whole steps: according to the model, a joint step takes as long as a step alone plus
-# the all-reduce.
-
-# %%
-guess = [alone[b] / (alone[b] + wire(size, devices)) for b in batches]
-lines = {"measured": (batches, weak), "model": (batches, guess)}
-plot(lines, "images a process", "efficiency (weak scaling)", scale="log", marks=True)
-plt.show()
-
-# %% [markdown]
-# Where the model lies above the measurement, it leaves something out: shared memory and caches on a CPU,
-# waiting for the slower process, or DDP's own bookkeeping. Where it lies below, computing and sending may
-# have overlapped. Where the model is too optimistic here, so is the next plot.
+# ## What to remember
 #
-# That plot is a **prediction**, not a measurement: it assumes more devices than we have, connected as
-# ours are.
+# The card promises the same gradient for less time, if computation takes much longer than communication.
+# What did we see?
 
 # %%
-counts = [2, 4, 8, 16, 64, 256, 1024]
-lines = {
-    f"{b} images a device": (counts, [alone[b] / (alone[b] + wire(size, n)) for n in counts])
-    for b in (batches[len(batches) // 2], batches[-1])
-}
-plot(lines, "devices", "predicted efficiency", "a prediction", scale="log", marks=True)
-plt.show()
+say(
+    f"**The same gradient**: without batch statistics, to {stored:.0e}, and in training, the accuracy was "
+    f"{gained(*scores, guess)}. **For less time**: {gains[0]:.2f} times as fast with a batch of "
+    f"{batches[1]}, {gains[-1]:.2f} times with {batches[-1]}. **If computation takes much longer than "
+    f"communication**: with {low} images, it takes {alone[low] / reduce:.0f} times as long as an "
+    f"all-reduce, and {devices} devices reach {100 * strong[0]:.0f} % of the perfect speed."
+)
 
 # %% [markdown]
-# The bytes per device hardly grow with N, but the number of rounds does: a ring of 1,024 devices has
-# 2,046 rounds, and each costs one latency. Large machines therefore use trees and rings of rings, and
-# give each device as much work as it can hold.
+# So the card's condition needs a second one: **a step must also get shorter when its shard gets
+# smaller.** What does not shrink, every device has to do again, and no network can speed that up. And working
+# together can cost more than the message: rule 5 finds out.
+#
+# A rule of thumb:
+#
+# 1. First fill one device: raise its batch until the images per second no longer rise.
+# 2. Then add devices, and let each keep that batch. The global batch grows, so scale the learning rate
+#    (chapter 2).
+# 3. Time one device with your batch and with an N-th of it. The ratio of the two is the most that N
+#    devices can gain. If it is near 1, do not divide that batch.
+# 4. With batch norm, keep at least about 16 images on each device (below that, Wu and He's error rises; we
+#    tried only 8 and 2), or use `SyncBatchNorm`.
+# 5. Before a long run, time 50 steps on one device and on all of them. If the gain is smaller than rule 3
+#    allows, the difference is the price of working together. Look there first.
 #
 # ## Questions
 #
@@ -528,7 +883,7 @@ plt.show()
 # **2. Why do the bytes that a device sends in a ring hardly depend on the number of devices?**
 #
 # <details><summary>Answer</summary>More devices mean more rounds but smaller chunks: in total, each
-# device sends 2 (N - 1) / N times the gradient. The latencies still add up, one per round.</details>
+# device sends 2 (N - 1) / N times the gradient. But each round has a fixed delay, and these delays add up.</details>
 #
 # **3. Each process shuffles with its own seed. What goes wrong?**
 #
@@ -544,8 +899,8 @@ plt.show()
 # **5. What must be the same on every process, and what must not?**
 #
 # <details><summary>Answer</summary>The same: the initial weights, the order of the images, and the
-# learning rate at each step. Different: the shard, and the randomness applied to each shard's
-# images.</details>
+# learning rate at each step. Different: the shard, and the randomness applied to each shard's images.
+# Therefore `train_ddp.py` seeds with the rank after it has built the network.</details>
 #
 # ## Exercises
 #

@@ -19,10 +19,17 @@
 # # 7. Mixed precision
 #
 # Training a network in 32-bit numbers means paying for digits that it hardly uses. Mixed precision
-# computes in 16 bits and keeps 32 for whatever would break. On hardware that multiplies 16-bit numbers
-# natively, it can save a lot of time, and it saves memory wherever activations, rather than weights, take
-# up most of it. This chapter shows what a 16-bit number loses, how to prevent that damage, and which
-# networks benefit on your own machine.
+# computes in 16 bits and keeps 32 for whatever would break. A number is stored as a sign, an exponent `e`
+# (how large it is) and a fraction `f` (its digits), and there are two ways to fit it into 16 bits:
+#
+# ```text
+# fp32   ± eeeeeeee fffffffffffffffffffffff    32 bits
+# bf16   ± eeeeeeee fffffff                    16 bits: the range of fp32, few digits
+# fp16   ± eeeee    ffffffffff                 16 bits: more digits, a small range
+# ```
+#
+# This chapter shows what each of them loses, how to prevent that damage, and how much time the trick
+# saves here, in the network of this course and in a toy.
 #
 # About 20 minutes to read, and two to run.
 
@@ -50,26 +57,27 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The budget depends on the device. We also put the images on that device so that we can run single steps
-# by hand.
+# The budget depends on the device. It sets which network we train, on how many images, and how many
+# times. `device` is the GPU if there is one and the processor otherwise. We also put the images there so
+# that we can run single steps by hand.
 
 # %%
 import matplotlib.pyplot as plt
 import torch
 
-from fasttricks import BASELINE, MixedPrecision, choose_budget, load, train
-from fasttricks.course import accuracy_against_time, accuracy_table, holds, median, plot, train_arms
-from fasttricks.loop import cross_entropy, fit, now
+from fasttricks import BASELINE, MixedPrecision, OneCycle, choose_budget, load, train
+from fasttricks.course import faster, gained, holds, median, plot, say
+from fasttricks.loop import cross_entropy, now
 
 budget, data, device = choose_budget(), load(), BASELINE.world.device()
 here = data.to(device, budget.image_size)
 
 
 # %% [markdown]
-# First, we print what our recorded study found about this trick: the seconds of training until a fixed
-# validation accuracy, without the trick and with it, and then for all seven tricks and for the other six.
-# Each ratio belongs to the run named just before it: above 1, that run gets there sooner. Below it is the
-# trick's card, straight from the top of its file.
+# First, here is what our recorded study found about this trick. A ratio above 1 means that the second of
+# the two times is the shorter. Below it is the trick's card, straight from the top of its file. Its *slot*
+# is the place in the training loop that the trick fills (*single*: only one trick can), and *meets* lists
+# what it interferes with.
 
 # %%
 from IPython.display import Markdown
@@ -77,46 +85,64 @@ from IPython.display import Markdown
 from fasttricks.course import headline
 from fasttricks.tricks import precision
 
-print(headline("precision"))
+say(headline("precision"))
 Markdown(precision.__doc__)
 
 # %% [markdown]
-# ## The hurt: paying for 32 bits
+# ## The problem: paying for 32 bits
 #
-# Training is mostly matrix products. How many operations per second does this device manage in the usual
-# 32-bit format, fp32, and in the two 16-bit formats, bf16 and fp16?
+# Why should 16 bits be faster? There are two reasons. Half as many bytes have to be moved between memory
+# and processor, and much of training waits for memory. And recent hardware has units that multiply small
+# matrices of 16-bit numbers at several times the speed of fp32: tensor cores on GPUs, AVX512-BF16 and AMX
+# on processors.
+#
+# Most of the arithmetic of training is matrix products. How many operations per second does this device
+# manage in each format? The first product warms up the device and does not count. Of the others, up to
+# nine, we take the median.
 
 
 # %%
 def rate(size, dtype):
     matrix = torch.randn(size, size, device=device).to(dtype) / size**0.5
-    started = now(device)
-    matrix @ matrix
-    return 2 * size**3 / (now(device) - started) / 1e9
+    times = []
+    while len(times) < 10 and sum(times[1:]) < 0.2:
+        started = now(device)
+        matrix @ matrix
+        times.append(now(device) - started)
+    return 2 * size**3 / median(times[1:]) / 1e9
 
 
-# %% [markdown]
-# We time five sizes, each twice. The better time counts, because the first product warms up the device.
-
-# %%
-sizes, lines, note = (64, 128, 256, 512, 1024), {}, MixedPrecision().note(device)
+sizes, lines = (64, 128, 256, 512, 1024), {}
 for name, dtype in precision.DTYPES.items():
-    lines[name] = (sizes, [max(rate(size, dtype) for _ in range(2)) for size in sizes])
-plot(lines, "rows of the matrix", "billion operations a second", note, scale="log", marks=True)
+    lines[name] = (sizes, [rate(size, dtype) for size in sizes])
+plot(lines, "rows of the matrix", "billion operations per second", scale="log", marks=True)
 plt.show()
 
 
+# %%
+def against_fp32(name):
+    ratio = peaks[name] / peaks["fp32"]
+    return f"about {1 / ratio:.0f} times slower" if ratio < 0.5 else f"{ratio:.1f} times as fast"
+
+
+peaks = {name: max(found) for name, (_, found) in lines.items()}
+say(
+    f"Each at its best size: fp32 manages {peaks['fp32']:,.0f} billion operations per second; bf16 is "
+    f"**{against_fp32('bf16')}** and fp16 is **{against_fp32('fp16')}**. On this device, "
+    f"`MixedPrecision()` chooses {MixedPrecision().choose(device)}. {MixedPrecision().note(device)}"
+)
+
 # %% [markdown]
-# Look at the right end first. If a 16-bit line is above the fp32 line, fp32 training leaves that speed
-# unused. If it is far below, the device only imitates the format. Many processors do so with fp16, and
-# older ones with bf16. If this processor has no fast 16-bit format, the trick stays in fp32, and the
-# figure's title says so. At the left end, starting a product takes longer than computing it, so any line
-# may be on top.
+# A format that is far slower than fp32 has no fast kernel (compiled routine) of its own on this device, so
+# it takes a slow path. That happens to fp16 on many processors, and to bf16 on older ones. At the left end
+# of the figure, starting a product takes longer than computing it, so the order there means little.
+#
+# NVIDIA GPUs since the A100 also have TF32: products of fp32 numbers whose fractions are cut to 10 bits.
+# PyTorch uses it for convolutions by default, so there our "fp32" networks run partly in TF32 already.
 #
 # ## By hand: what a number is made of
 #
-# A floating-point number has a sign, an exponent (its size, a power of two) and a fraction (its
-# digits). The formats differ in how many bits each part gets: 5 for fp16's exponent, 8 for the others'.
+# The formats differ in how many bits each part gets: 5 for fp16's exponent, 8 for the others'.
 
 
 # %%
@@ -141,21 +167,36 @@ rows = {name: [f.max, f.tiny, f.tiny * f.eps, f.eps] for name, f in limits.items
 names = ["largest", "smallest normal", "smallest at all", "from 1 to the next number"]
 pd.DataFrame(rows, names).map("{:.2g}".format)
 
+# %%
+coarse = limits["bf16"].eps / limits["fp16"].eps
+say(
+    f"fp16 ends at {limits['fp16'].max:,.0f}; bf16 goes as far as fp32. But the numbers of bf16 lie "
+    f"{coarse:.0f} times as far apart as those of fp16, and {limits['bf16'].eps / limits['fp32'].eps:,.0f} "
+    f"times as far as those of fp32."
+)
 
 # %% [markdown]
 # Below the *smallest normal* number, the exponent cannot go any lower, and the fraction loses a digit
 # with each halving. Such numbers are called subnormal. Below *smallest at all*, the only number left is
 # zero.
+#
+# The exponent is stored with 15 added to it in fp16 (127 in the other two), so that it needs no sign of
+# its own. The fraction counts in steps of 1/1024, and a leading 1 is not stored at all. With that, the
+# three parts of fp16's 0.1 can be put together again:
 
 # %% tags=["nbval-check-output"]
 sign, exponent, fraction = (int(part, 2) for part in bits(0.1, "fp16").split())
 rebuilt = (-1) ** sign * 2.0 ** (exponent - 15) * (1 + fraction / 1024)
 holds(rebuilt == torch.tensor(0.1).half().item(), "the three parts rebuild the number")
 holds(torch.tensor(2.0**-25).half() == 0, "half of the smallest fp16 number is zero")
-holds(torch.tensor(70000).half().isinf(), "70,000 is infinite in fp16")
+holds(torch.tensor(300.0).half().square().isinf(), "300 times 300 is infinite in fp16")
 
 
 # %% [markdown]
+# So fp16 can fail at both ends. An *activation* above 65,504 becomes infinite in the forward pass. That is
+# rare in a network with normalisation, but no loss scale (see below) can prevent it: only bf16 or fp32
+# helps. Numbers that are too small are much more common.
+#
 # The last row of the table shows why we keep 32 bits for some numbers. If a step changes a weight by less
 # than half the distance to the next number, the sum is rounded back to the old weight, and the step is
 # lost. A thousand such steps are lost too.
@@ -166,22 +207,46 @@ for _ in range(1000):
     low, high = low + 1e-4, high + 1e-4
 holds(low == 1, "a weight of 1 in bf16 stays where it is after 1,000 steps of 0.0001")
 holds(abs(high - 1.1) < 1e-3, "in fp32 the same steps take it to 1.1")
+first, second = (torch.tensor(weight).bfloat16() for weight in (0.035, 0.03))
+holds(first + 1e-4 == first, "a step of 0.0001 is lost at a weight of 0.035 already")
+holds(second + 1e-4 != second, "at 0.03, below 1/32, numbers lie closer, and it counts")
 
 # %% [markdown]
 # So the weights stay in fp32, as **master weights**. For its product, each layer uses a 16-bit copy,
-# which `torch.autocast` makes on the fly. Autocast follows a list of operations: products and
-# convolutions run in 16 bits; sums that need their digits, such as a loss, run in 32.
-#
-# The gradients are the next problem. To look at them, we train a network briefly and take one batch.
+# which `torch.autocast` makes on the fly. Autocast follows a list of operations, one list for processors
+# and one for GPUs. On a processor:
 
 # %%
-net = train(BASELINE, data, images=budget.images // 8, evaluations=1).net
-draw = torch.Generator().manual_seed(0)
-x, q = here.batch(*next(here.draws(64, draw)))
+import math
+
+import torch.nn.functional as F
+
+convolution, norm = torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4)
+with torch.autocast("cpu", torch.bfloat16):
+    convolved = convolution(torch.randn(4, 1, 8, 8))
+    normed = norm(convolved)
+    logits = normed.mean((2, 3))
+    loss, by_parts = F.cross_entropy(logits, torch.arange(4)), F.log_softmax(logits, 1)
+found = {"convolution": convolved, "batch norm": normed, "its running mean": norm.running_mean}
+{name: t.dtype for name, t in (found | {"loss": loss, "log softmax": by_parts}).items()}
+
+# %% [markdown]
+# The convolution runs in 16 bits. Batch norm passes 16-bit numbers on, but keeps its statistics in 32. The
+# finished loss runs in 32, but here its building block, the log softmax, does not (on a GPU it does). To be
+# safe with any loss, this course computes it outside autocast, from `outputs.float()`.
+#
+# The gradients are the next problem. To look at them, we train a network for a while and take one batch:
+# images `x` and target probabilities `q`, which are 1 for the right class and 0 for the others.
+
+# %%
+run = train(BASELINE + OneCycle(), data, images=budget.images // 4, evaluations=1)
+net = run.net
+batches = here.draws(64, torch.Generator().manual_seed(0))  # shuffled row numbers, 64 at a time
+x, q = here.batch(*next(batches))
 
 
 # %% [markdown]
-# During the backward pass, we record the gradients that pass from layer to layer; afterwards, we collect
+# During the backward pass, we record the gradient of each convolution's output; afterwards, we collect
 # those of the weights. Everything is still in fp32.
 
 # %%
@@ -198,63 +263,135 @@ def watch(layer, given, out):
 for layer in spied.modules():
     layer.register_forward_hook(watch)
 cross_entropy(spied(x), q).backward()
-weights = torch.cat([parameter.grad.flatten() for parameter in spied.parameters()])
+of_outputs = torch.cat(passing)
+of_weights = torch.cat([parameter.grad.flatten() for parameter in spied.parameters()])
 
 
 # %% [markdown]
-# How large are they? The histogram below groups them by powers of two and leaves out exact zeros, which
-# every format can hold. The three grey lines mark the limits of fp16: its smallest number (2^-24), its
-# smallest normal number (2^-14) and its largest number (65,504).
+# How large are they? We count them by powers of two and leave out exact zeros, which every format can
+# hold. If we multiply the loss by a number, the *loss scale*, the chain rule multiplies every gradient by
+# it, so the whole curve slides to the right. We draw the gradients of the outputs with and without a loss
+# scale of 2^16.
+
 
 # %%
-lines = {}
-for name, grads in {"between layers": torch.cat(passing), "of the weights": weights}.items():
-    sizes = grads[grads != 0].abs().log2().cpu()
-    share = torch.histc(sizes, 66, -48, 18) / len(sizes)
-    lines[name] = (2.0 ** torch.arange(-48, 18), 100 * share)
-figure = plot(lines, "size of a gradient's element (log scale)", "share, %", scale="log")
-for limit in (2**-24, 2**-14, 65504):
-    figure.axes[0].axvline(limit, color="grey")
+def spread(grads):
+    powers = grads[grads != 0].abs().log2().floor().cpu()
+    share = torch.histc(powers, 72, -48, 24) / len(powers)
+    return torch.arange(-48, 24).tolist(), (100 * share).tolist()
+
+
+lines = {
+    "of convolution outputs": spread(of_outputs),
+    "the same, times 2^16": spread(of_outputs * 2.0**16),
+    "of the weights": spread(of_weights),
+}
+
+# %% [markdown]
+# Above them, the figure shows which sizes each format can hold.
+
+# %%
+from fasttricks.course import formats
+
+ranges = {name: (f.tiny * f.eps, f.tiny, f.max) for name, f in limits.items() if name != "fp32"}
+formats({"fp32": (2.0**-149, 2.0**-126, 2.0**127)} | ranges, lines, guide="fp16")
 plt.show()
 
 
+# %%
+def losses_of(scale):
+    half = (of_outputs[of_outputs != 0] * scale).half().abs()
+    return (half == 0).float().mean().item(), ((half > 0) & (half < 2**-14)).float().mean().item()
+
+
+(gone, blurred), (gone_scaled, blurred_scaled) = losses_of(1.0), losses_of(2.0**16)
+say(
+    f"This network has seen {run.images_seen:,} images ({run.images_seen / len(data.train):.2f} epochs) and "
+    f"classifies {100 * run.val_accuracy:.0f} % of the validation images correctly. Of the gradients of its "
+    f"convolution outputs, fp16 turns {100 * gone:.1f} % into zero, and another {100 * blurred:.0f} % lose "
+    f"digits. With a loss scale of 2^16, {100 * gone_scaled:.1f} % become zero and "
+    f"{100 * blurred_scaled:.1f} % lose digits."
+)
+
 # %% [markdown]
-# To the left of the first grey line, elements become zero, except for the largest, which are rounded up
-# to the line. Between the first and second lines, they keep some of their digits. On the right, a wide
-# range is unused. Gradients between layers lie further left than those of the weights: the gradient of a
-# weight sums the contributions of all images and pixels, whereas an element between layers belongs to one
-# pixel of one image.
+# The gradient of a weight sums the contributions of all images and pixels, whereas an element of an output
+# belongs to one pixel of one image. That is why the weights' curve lies further to the right. bf16 holds
+# all of this, and on the right of fp16 a wide range is unused.
 #
-# So we move everything to the right. If we multiply the loss by a number, the chain rule multiplies every
-# gradient by it too. How many elements are lost at each *loss scale*, and how many overflow?
+# ## Does it matter? The damage to a gradient
+#
+# The elements that vanish are the smallest ones, which count least. So we look at the result, the gradient
+# of the weights. We multiply the loss by a factor, run both passes in 16 bits, divide the gradient by the
+# factor, and compare it with that of fp32. A large factor is a loss scale. A small one stands for a task
+# whose gradients are that much smaller than ours.
+
 
 # %%
-grads, shifts = torch.cat(passing), range(0, 41, 2)
-halves = [(grads[grads != 0] * 2.0**shift).half() for shift in shifts]
-lost = [100 * (half == 0).float().mean().item() for half in halves]
-over = [100 * half.isinf().float().mean().item() for half in halves]
-lines = {"become zero": (shifts, lost), "become infinite": (shifts, over)}
-plot(lines, "loss scale, power of two", "share of elements, %")
+def gradient(name, factor=1.0):
+    net.zero_grad()
+    with MixedPrecision(name).autocast(device):
+        loss = cross_entropy(net(x), q) * factor
+    loss.backward()
+    return torch.cat([parameter.grad.flatten() / factor for parameter in net.parameters()])
+
+
+exact, shifts, off = gradient("fp32"), range(-24, 33, 4), {}
+for name in ("fp16", "bf16"):
+    errors = [(gradient(name, 2.0**shift) - exact).norm() / exact.norm() for shift in shifts]
+    off[name] = (shifts, [error.item() for error in errors])
+xlabel, ylabel = "factor on the loss, power of two", "relative error of the gradient (log scale)"
+plot(off, xlabel, ylabel, marks=True, yscale="log")
 plt.show()
 
+# %%
+fp16, bf16 = (dict(zip(*off[name], strict=True)) for name in ("fp16", "bf16"))
+best = min(error for error in fp16.values() if error < math.inf)
+fine = [shift for shift, error in fp16.items() if error < 1.5 * best]
+say(
+    f"**Here, fp16 needs {'no' if 0 in fine else 'a'} loss scale.** With the plain loss, its gradient is off "
+    f"by {fp16[0]:.3f} of its length, and at the best factor by {best:.3f}. The error is within 1.5 times the "
+    f"best from 2^{min(fine)} to 2^{max(fine)}; at 2^-24 it is {fp16[-24]:.2f}, as if there were no gradient. "
+    f"bf16 is off by {bf16[0]:.2f} at any factor."
+)
 
 # %% [markdown]
-# In the middle, both lines are close to zero: nearly all elements survive there. This valley is wide, so
-# it is easy to hit. Without a scale, at the left end, this network loses only some of the elements. A
-# larger batch divides the loss among more images, and further training makes the loss smaller: both
-# shrink the gradients and move the solid line to the right.
+# On the left, gradients vanish. Where the fp16 line stops on the right, one of them has become infinite:
+# that of an output or, often sooner, that of a weight, because those are larger.
+#
+# You need a loss scale when your gradients lie further to the left than ours: if the loss is averaged over
+# many elements, as in a large batch or over pixels; if it has a small weight; if it has become small late
+# in training; or if gradients shrink on their way through a deep network. Micikevicius et al. (2017) needed
+# none for ResNet-50, but their object detector SSD diverged without one. You rarely know in advance, so use
+# fp16 with a loss scale.
+#
+# Is the error of bf16 small? We compare it with the difference between the fp32 gradients of two batches.
+
+# %%
+x, q = here.batch(*next(batches))
+other = ((gradient("fp32") - exact).norm() / exact.norm()).item()
+say(
+    f"Another batch of 64 images changes the fp32 gradient by **{other:.2f}**, which is "
+    f"{other / bf16[0]:.0f} times the error of bf16 and {other / best:.0f} times the best of fp16."
+)
+
+# %% [markdown]
+# Size alone does not settle it. Differences between batches have no preferred direction, so they average
+# out over many steps. A gradient that vanishes does so at every step, and rounding, too, may have a
+# preferred direction. Only whole runs can tell; they follow under *Use it*.
 
 # %% tags=["nbval-check-output"]
-holds(lost == sorted(lost, reverse=True), "the larger the scale, the fewer become zero")
-holds(over == sorted(over), "the larger the scale, the more become infinite")
-holds(min(a + b for a, b in zip(lost, over, strict=True)) < 5, "a scale in between saves 95 %")
+holds(fp16[-24] > 0.5, "fp16 with a tiny factor has lost the gradient")
+holds(not fp16[32] < 100, "with a huge factor it overflows")
+holds(max(bf16.values()) < 2 * min(bf16.values()), "bf16 does not care about the factor")
+holds(fp16[8] < 0.8 * bf16[8], "with a loss scale of 2^8, fp16 is closer to fp32 than bf16")
 
 # %% [markdown]
 # ## Write it
 #
-# The valley moves during training, so we adjust the scale as we go. After the backward pass, divide the
-# gradients by the scale. If any of them is infinite or not a number, skip the step and halve the scale.
-# After many good steps, try doubling it.
+# Many scales are good, but which ones differs between networks and changes during training, so we adjust
+# the scale as we go. After the backward pass, divide the gradients by the scale. A *single* infinite
+# element causes the whole step to be skipped, because AdamW would turn it into a weight that is not a
+# number. After such an overflow, halve the scale. After many good steps, try doubling it.
 
 
 # %%
@@ -277,22 +414,29 @@ def next_scale(scale, good, finite, interval=2000):
 # visible, we try it after eight good steps instead of 2,000.
 
 # %%
-scale, good, history = 2.0**24, 0, []
+scale, good, history, skipped = 2.0**24, 0, [], []
 for step in range(80):
     history.append(torch.tensor(scale).log2().item())
-    largest = torch.tensor(scale * 0.95**step).half()
-    scale, good = next_scale(scale, good, bool(largest.isfinite()), interval=8)
+    finite = bool(torch.tensor(scale * 0.95**step).half().isfinite())
+    skipped += [] if finite else [step]
+    scale, good = next_scale(scale, good, finite, interval=8)
 plot({"scale": (range(80), history)}, "step", "loss scale, power of two")
+plt.plot(skipped, [history[step] for step in skipped], "ks", label="this step is skipped")
+plt.legend()
 plt.show()
 
+# %%
+early = next(step for step in range(80) if step not in skipped)
+say(
+    f"The first {early} steps are skipped, because the scale was far too large to begin with. After that, "
+    f"{len(skipped) - early} of {80 - early} steps are skipped, each after a doubling that came too early."
+)
+
 # %% [markdown]
-# At first, the scale falls at every step, and those steps are lost. Then it climbs as the gradients
-# shrink, and each drop is one skipped step.
-#
 # ## Check it
 #
 # First, we run our two functions, the package's `LossScale` and torch's `GradScaler` side by side, with
-# overflows at four steps.
+# overflows at four of 40 steps.
 
 # %%
 theirs = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=5)
@@ -300,79 +444,53 @@ packaged, scale, good, same = precision.LossScale(1024.0, interval=5), 1024.0, 0
 weight = torch.ones(3, requires_grad=True)
 optimizer = torch.optim.SGD([weight], 0.1)
 for step in range(40):
-    weight.grad = None
-    loss = weight.square().sum() * (float("inf") if step in (3, 4, 17, 30) else 0.1 * step)
-    theirs.scale(loss).backward()
-    grads = [weight.grad.clone(), weight.grad.clone()]  # still scaled
+    theirs.scale(weight.sum() * (math.inf if step in (3, 4, 17, 30) else step)).backward()
+    ours, packages = weight.grad.clone(), weight.grad.clone()  # still scaled
     theirs.unscale_(optimizer)
-    finite = unscale(grads[:1], scale)
-    same.append(finite == packaged.unscale(grads[1:]))
-    same += [torch.equal(grad, weight.grad) for grad in grads]
-    theirs.step(optimizer)
+    finite = unscale([ours], scale)
+    same.append(finite == packaged.unscale([packages]))
+    same += [torch.equal(grad, weight.grad) for grad in (ours, packages)]
     theirs.update()
     (scale, good), packaged = next_scale(scale, good, finite, 5), packaged.update(finite)
     same.append(scale == packaged.value == theirs.get_scale())
+    optimizer.zero_grad()
 
 
 # %% tags=["nbval-check-output"]
 holds(all(same), "ours, the package's and torch's scaler agree in each of 40 steps")
-holds(weight.isfinite().all(), "no overflow ever reached a weight")
 
 # %% [markdown]
-# Second, we check two rules. Scaling by a power of two changes only the exponent, so in fp32 it changes
-# no digit. Gradient clipping, which shortens a gradient that is too long, must come after unscaling,
-# because a scaled gradient is almost always too long.
+# Second, we check three rules. One infinite element causes the whole step to be skipped. Scaling by a power of
+# two changes only the exponent, so in fp32 it changes no digit. And gradient clipping, which shortens a
+# gradient that is too long, must come after unscaling, because a scaled gradient is almost always too long.
 
 
-# %% tags=["nbval-check-output"]
+# %%
 def clip(grad, longest):
     return grad * min(1.0, longest / grad.norm().item())
 
 
-layer, given = torch.nn.Linear(8, 3), torch.ones(1, 8)
-plain = torch.autograd.grad(layer(given).sum(), layer.weight)[0]
-scaled = torch.autograd.grad(layer(given).sum() * 2**16, layer.weight)[0]
+torch.manual_seed(0)
+small = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
+loss = cross_entropy(small(torch.randn(32, 8)), torch.randn(32, 3).softmax(1))
+factors = (1.0, 2.0**16, 1000.0)
+weight_of = small[0].weight
+plain, scaled, decimal = (
+    torch.autograd.grad(loss * factor, weight_of, retain_graph=True)[0] for factor in factors
+)
+
+# %% tags=["nbval-check-output"]
+spoilt = [torch.ones(3), torch.tensor([1.0, float("inf")])]
+holds(not unscale(spoilt, 2.0), "one infinite element is enough to skip the step")
 holds(torch.equal(scaled / 2**16, plain), "unscaled gradients are the plain ones, bit for bit")
+holds(not torch.equal(decimal / 1000, plain), "with a scale of 1,000 they are not")
 late = clip(scaled, 0.01) / 2**16
 holds(late.norm() < clip(plain, 0.01).norm() / 100, "clipping before unscaling kills the step")
 
 
 # %% [markdown]
-# Third, we check the schedule. A learning rate that follows the step number must not advance when a step
-# is skipped. We test the real loop with two tricks of our own: a loss scale so large that the first steps
-# must overflow, and a learning-rate factor of 1 that records which step it was asked for.
-
-
-# %%
-from dataclasses import replace
-
-from fasttricks.models import create
-
-
-class TooLarge(MixedPrecision):
-    def scaler(self, device):
-        return torch.amp.GradScaler(device.type, init_scale=2.0**24)
-
-
-class Diary:
-    chapter, slots, asked = 2, ("lr_factors",), []
-
-    def lr_factor(self, step, steps, batch):
-        self.asked.append(step)
-        return 1.0
-
-
-# %% tags=["nbval-check-output"]
-few, narrow = replace(here, val=here.val[:64]), replace(BASELINE, batch=16)
-fresh = create(budget.model, 1, 10).to(device)
-fit(narrow + TooLarge("fp16") + Diary(), fresh, few, 4 * 16, seed=0, evaluations=1)
-holds(Diary.asked.count(0) > 1, "a skipped step asks for the same learning rate again")
-holds(list(dict.fromkeys(Diary.asked)) == [0, 1, 2, 3], "each step of the schedule is taken")
-
-
-# %% [markdown]
-# Last, we measure the memory. For the backward pass, autograd keeps the inputs of each layer. We count
-# those bytes, including the 16-bit copies of the weights.
+# Third, we measure the memory. For the backward pass, autograd keeps the inputs of each layer, which are
+# called activations. We count those bytes, including the 16-bit copies of the weights.
 
 
 # %%
@@ -387,33 +505,55 @@ def kept(name, batch):
     return sum(tensor.nbytes for tensor in held.values()) / 1e6
 
 
-sizes = (16, 64, 256)
-memory = {name: (sizes, [kept(name, batch) for batch in sizes]) for name in ("fp32", "bf16")}
-plot(memory, "batch", "megabytes kept for backward", marks=True)
-plt.show()
-
+full, half = ([kept(name, batch) for batch in (16, 256)] for name in ("fp32", "bf16"))
+fixed = 16 * sum(parameter.numel() for parameter in net.parameters()) / 1e6
+say(
+    f"At a batch size of 256, bf16 keeps **{half[1]:.0f} instead of {full[1]:.0f} MB**; at 16, {half[0]:.1f} "
+    f"instead of {full[0]:.1f}. What it does not shrink: the weights, their gradients and AdamW's two "
+    f"moments, four bytes each, which take {fixed:.1f} MB here at any batch size."
+)
 
 # %% tags=["nbval-check-output"]
-halved = [b < 0.7 * a for a, b in zip(memory["fp32"][1], memory["bf16"][1], strict=True)]
-holds(all(halved), "autocast keeps less than 70 % of the bytes, at every batch")
+halved = [b < 0.7 * a for a, b in zip(full, half, strict=True)]
+holds(all(halved), "autocast keeps less than 70 % of the bytes, at either batch size")
 kinds = {parameter.dtype for parameter in net.parameters()}
 holds(kinds == {torch.float32}, "and the master weights are still fp32")
 
 
 # %% [markdown]
-# The dashed line is about half as high as the solid one, because most of what autograd keeps is
-# activations, which now take two bytes each instead of four. You can use the freed memory for a larger
-# batch or network, even where you save no time.
+# So mixed precision saves memory where activations dominate, as they do in convolutional networks with
+# large batches. Where parameters dominate, as in a large language model with a small batch, it saves
+# little: the fp32 weights are needed as before, and their 16-bit copies, two bytes each, are the extra.
 #
 # ## In your own loop
 #
-# You do not need this package to use the trick. In a plain PyTorch script, it takes these lines: remove
-# those marked `-` and add those marked `+`.
+# Here is one whole training step in ordinary PyTorch, in the order that matters. `scaler` is a
+# `torch.amp.GradScaler`; created with `enabled=False`, as you would for bf16, it passes everything through.
+
+
+# %%
+def take_step(net, x, q, optimizer, scaler, dtype, longest=math.inf, loss_weight=1.0):
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        outputs = net(x)  # products in 16 bits
+    loss = F.cross_entropy(outputs.float(), q)  # the loss in 32
+    scaler.scale(loss_weight * loss).backward()  # gradients, times the scale
+    scaler.unscale_(optimizer)  # divided by it again
+    torch.nn.utils.clip_grad_norm_(net.parameters(), longest)  # only now is their length true
+    scaler.step(optimizer)  # skipped if an element is infinite or not a number
+    scaler.update()  # the next scale
+    optimizer.zero_grad()
+    return loss.item()
+
+
+# %% [markdown]
+# We will use this function when we break things. In a plain script without clipping, the trick takes
+# these lines: remove those marked `-` and add those marked `+`. (On a GPU without bf16, `half` returns fp16
+# without asking whether it is fast: GPUs with tensor cores, since 2017, are; older ones may not be.)
 #
 # ```diff
 #
 # +def half(device):
-# +    """The 16-bit numbers that the device computes with; None where it would only imitate them."""
+# +    """bf16 where it is native, else fp16 on a GPU; None on a CPU without it."""
 # +    if device == "cuda":
 # +        native = torch.cuda.is_bf16_supported(including_emulation=False)
 # +        return torch.bfloat16 if native else torch.float16
@@ -441,34 +581,87 @@ holds(kinds == {torch.float32}, "and the master weights are still fp32")
 #          optimizer.zero_grad()
 # ```
 #
-# The full script is [`examples/precision.py`](../examples/precision.py). The scaler is active only in
-# fp16; with bf16, it passes everything through. To clip gradients, call `scaler.unscale_(optimizer)`
-# first.
+# The full script is [`examples/precision.py`](../examples/precision.py). Evaluate under `autocast` too: it
+# saves the same time there and needs no scaler.
+#
+# One thing is missing as soon as the learning rate follows a schedule. A step that the scaler has skipped
+# must not advance the schedule, and `scaler.step` does not report it. But after a skip, and only then, the
+# scale is lower than before. Here the first and the third of five batches overflow.
+
+# %%
+weight = torch.nn.Parameter(torch.ones(3))
+optimizer, scaler = torch.optim.SGD([weight], 0.1), torch.amp.GradScaler("cpu")
+scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=100)
+for overflows in (True, False, True, False, False):
+    scaler.scale(weight.sum() * (math.inf if overflows else 1.0)).backward()
+    scaler.step(optimizer)
+    before = scaler.get_scale()
+    scaler.update()
+    if scaler.get_scale() >= before:  # not skipped
+        scheduler.step()
+    optimizer.zero_grad()
+
+# %% tags=["nbval-check-output"]
+holds(scheduler.last_epoch == 3, "two of five batches were skipped: three steps of the schedule")
+holds(weight.isfinite().all(), "no overflow has reached a weight")
+
+# %% [markdown]
+# After a skipped step, the loop requests the same learning rate again. This matters in short runs, where the
+# first skipped steps would eat up the warm-up. In a run of many thousand steps, a handful of skipped ones
+# changes little. With bf16, no step is skipped.
 #
 # ## Use it
 #
 # We train two recipes with the same seeds, the same number of images and fresh networks.
 
 # %%
+from fasttricks.course import accuracy_table, train_arms
+
 arms = train_arms({"fp32": BASELINE, "mixed": BASELINE + MixedPrecision()}, data)
 accuracy_table(arms)
 
+# %%
+ends = {name: [run.val_accuracy for run in runs] for name, runs in arms.items()}
+chosen, epochs = arms["mixed"][0].precision, budget.images / len(data.train)
+say(
+    f"Mixed precision ran in {chosen} here"
+    + (", so both columns are the same arithmetic" if chosen == "fp32" else "")
+    + f". After {epochs:.2f} epochs, with a batch size of {BASELINE.batch}, its accuracy is **{gained(ends['mixed'], ends['fp32'], 0.1)}**."
+)
+
 # %% [markdown]
-# Read *lowest and highest gain* first. Where that range includes zero, so few runs cannot tell the two
-# apart, which is what we hope for: no accuracy lost. Then read *seconds*.
+# A tie is what we hope for: no accuracy lost. The timings show whether we gained anything. Each dot is a
+# run, the line spans them, and the bar ends at their mean (the table has their median).
 
 # %%
-accuracy_against_time(arms)
+from fasttricks.course import bars, published
+
+clocks = {name: [run.train_seconds for run in runs] for name, runs in arms.items()}
+bars(clocks, "seconds of training", f"{budget.images:,} images")
 plt.show()
 
+# %%
+say(f"For the same images, mixed precision is **{faster(clocks['mixed'], clocks['fp32'])}**.")
+for study in published():
+    rows = study.of("plain", "add precision")
+    if len(rows) == 2 and all(row.images for row in rows):
+        plain, mixed = rows
+        pace = (plain.train / plain.images) / (mixed.train / mixed.images)
+        say(
+            f"The recorded study on {study.hardware} asks for more: the time until {study.target}. There, "
+            f"mixed precision was {pace:.2f} times as fast per image, took {mixed.images:,} instead of "
+            f"{plain.images:,} images, and so arrived {mixed.ratio:.2f} times as soon (95 %: "
+            f"{mixed.low:.2f} to {mixed.high:.2f}). The study tries lengths that are an eighth apart."
+        )
+
 # %% [markdown]
-# Where the dashed runs end to the left of the solid ones, 16 bits pay off on this device even for this
-# small network. Where they end to the right, the *casts* (the conversions between formats, which every
-# layer needs) cost more than 16 bits save.
+# A gain in speed per image is lost if more images are needed. A difference of an eighth in their number may
+# be a true cost of bf16, or only the coarse grid of lengths: the study cannot tell.
 #
-# So the gain depends on size. We time the forward and backward passes on one batch, alternating fp32 and
-# mixed, drop two warm-up rounds, and take the median ratio. The loss is made up, because only its time
-# matters.
+# What limits the gain? There are three suspects: the *casts*, conversions between the formats that every
+# layer needs; operations that 16 bits do not speed up; and convolutions, if they gain less than the matrix
+# products did. First we see how the gain depends on size, then we ask a profiler. We time the forward and backward passes on one batch, alternating fp32 and mixed, and drop
+# two warm-up rounds. We use a dummy loss, since only the timing matters.
 
 
 # %%
@@ -480,127 +673,319 @@ def seconds(model, given, trick):
     return now(device) - started
 
 
-def speed_up(model, given):
-    tricks = MixedPrecision("fp32"), MixedPrecision()
-    times = [[seconds(model, given, trick) for trick in tricks] for _ in range(8)]
-    return median([full / mixed for full, mixed in times[2:]])
+TRICKS = {"fp32": MixedPrecision("fp32"), "mixed": MixedPrecision()}
+
+
+def speed_ups(model, given, rounds=9):
+    times = [[seconds(model, given, trick) for trick in TRICKS.values()] for _ in range(rounds)]
+    return sorted(full / mixed for full, mixed in times[2:])
 
 
 # %% [markdown]
-# We start with the shared network at several batch sizes. Above the dashed line, mixed precision is
-# faster.
+# We start with our network at several batch sizes. The line joins the medians of seven pairs of timings, and
+# the band holds the middle five. Above 1, mixed precision is faster.
 
 
 # %%
 def show_ratios(ratios, xlabel):
-    sizes = list(ratios)
-    lines = {"measured": (sizes, list(ratios.values())), "break-even": (sizes, [1] * len(sizes))}
-    plot(lines, xlabel, "fp32 seconds / mixed seconds", scale="log", marks=True)
+    sizes, found = list(ratios), list(ratios.values())
+    plot({"": (sizes, list(map(median, found)))}, xlabel, "times as fast as fp32", "", "log", True)
+    plt.fill_between(sizes, [some[1] for some in found], [some[-2] for some in found], alpha=0.2)
+    plt.axhline(1, color="grey")
     plt.show()
 
 
-batches = (8, 16, 32, 64, 128, 256)
-ratios = {batch: speed_up(net, here.normalise(here.train.x[:batch])) for batch in batches}
-show_ratios(ratios, "batch")
+by_batch = {}
+for batch in (8, 16, 32, 64, 128, 256):
+    by_batch[batch] = speed_ups(net, here.normalise(here.train.x[:batch]))
+show_ratios(by_batch, "batch size")
 
-
-# %% [markdown]
-# If the line rises to the right, a larger batch helps the trick. The other lever is the width of a layer:
-# the cost of products grows with its square, that of casts does not. We time two convolutions and double
-# their width until a step takes too long.
 
 # %%
-ratios = {}
+def sentence(ratios, what):
+    if chosen == "fp32":
+        return (
+            "Both sides ran in fp32, so these ratios only show how steady this machine's clock is."
+        )
+    pays = [str(size) for size, found in ratios.items() if found[1] > 1.05]
+    where = f"pays at {', '.join(pays)}" if pays else "pays nowhere"
+    small, large = min(ratios), max(ratios)
+    return (
+        f"At a {what} of {small}, mixed precision is {median(ratios[small]):.2f} times as fast "
+        f"({ratios[small][1]:.2f} to {ratios[small][-2]:.2f}), and at {large} "
+        f"**{median(ratios[large]):.2f} times** ({ratios[large][1]:.2f} to {ratios[large][-2]:.2f}). If the "
+        f"whole band must show a gain of more than 5 %, it {where}."
+    )
+
+
+say(sentence(by_batch, "batch size"))
+
+# %% [markdown]
+# Where does the time go? We let torch's profiler add up the milliseconds of each kind of operation. It slows
+# small operations down, so the shares count more than the sums.
+
+# %%
+import os
+
+from torch.autograd import DeviceType
+from torch.profiler import profile
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler reports itself
+KINDS = {"conv": "convolutions", "copy": "casts and copies", "batch_norm": "batch norm"}
+
+
+def milliseconds(model, given, trick, rounds=6):
+    seconds(model, given, trick)  # warms up
+    with profile() as seen:
+        for _ in range(rounds):
+            seconds(model, given, trick)
+    found = dict.fromkeys((*KINDS.values(), "other operations"), 0.0)
+    clock = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    for event in seen.key_averages():
+        if event.device_type == DeviceType.CPU:  # a GPU's own events are counted there already
+            word = next((word for word in KINDS if word in event.key.lower()), None)
+            found[KINDS.get(word, "other operations")] += getattr(event, clock) / rounds / 1000
+    return found
+
+
+# %%
+parts = {}
+for batch in (8, 256):
+    given = here.normalise(here.train.x[:batch])
+    for name, trick in TRICKS.items():
+        parts[f"{name}, batch size {batch}"] = milliseconds(net, given, trick)
+pd.DataFrame(parts).round(1)
+
+
+# %%
+ratio = peaks[chosen] / peaks["fp32"]
+full, mixed = (parts[f"{name}, batch size 256"] for name in TRICKS)
+missing = {kind: mixed[kind] - full[kind] / ratio for kind in mixed}
+worst = max(missing, key=missing.get)
+both = [parts[f"mixed, batch size {batch}"] for batch in (8, 256)]
+casts = [100 * found["casts and copies"] / sum(found.values()) for found in both]
+say(
+    f"At a batch size of 256, the convolutions take {full['convolutions']:.0f} ms in fp32 and "
+    f"**{mixed['convolutions']:.0f} ms** mixed. If everything gained {ratio:.1f} times, as matrix products do at "
+    f"best, the whole mixed pass would take {sum(full.values()) / ratio:.0f} ms instead of "
+    f"{sum(mixed.values()):.0f}. The largest part of the difference, {missing[worst]:.0f} ms, comes from "
+    f"**{worst}**. Casts and copies take {casts[1]:.1f} % of the mixed pass, and {casts[0]:.1f} % at a batch "
+    f"size of 8."
+    if chosen != "fp32"
+    else "Both passes ran in fp32, so the columns of a batch size differ by chance alone."
+)
+
+# %% [markdown]
+# The profiler does not see conversions that a kernel makes inside a convolution. Nor does it explain how the
+# gain depends on the batch size. Work that is done once per batch, such as casting the weights, weighs less
+# in a large batch; we have not measured more.
+#
+# The other lever is the width of a layer, its number of channels. The arithmetic of a convolution grows with
+# the square of the width, most of what surrounds it (casts of activations, batch norm) with the width only.
+# So wider layers should gain more. We time a toy of two convolutions and double their width until a step takes
+# too long.
+
+# %%
+by_width = {}
 for width in (8, 16, 32, 64, 128, 256, 512, 1024):
     pair = [torch.nn.Conv2d(width, width, 3, padding=1, device=device) for _ in range(2)]
     given, started = torch.randn(32, width, 14, 14, device=device), now(device)
-    ratios[width] = speed_up(torch.nn.Sequential(*pair), given)
+    by_width[width] = speed_ups(torch.nn.Sequential(*pair), given)
     if now(device) - started > 2:
         break
-show_ratios(ratios, "channels")
+show_ratios(by_width, "channels")
 
+# %%
+say(sentence(by_width, "width"))
 
 # %% [markdown]
-# The point where the solid line crosses the dashed one is the break-even of this machine. On a device
-# that imitates bf16, the lines may never cross; mixed precision then costs time, and you should leave it
-# out. Large networks lie far to the right: NVIDIA reports 3.26 times as many images per second for
+# A ratio far below 1 is more than casts of so few numbers are likely to cost: there may be no good 16-bit
+# kernel for such narrow layers. We did not look further.
+#
+# Large networks gain more on hardware made for it: NVIDIA reports 3.26 times as many images per second for
 # ResNet-50 on one V100 compared with fp32, and 2.63 times as many on one A100 compared with TF32
 # ([DeepLearningExamples](https://github.com/NVIDIA/DeepLearningExamples/tree/master/PyTorch/Classification/ConvNets/resnet50v1.5)).
 #
 # ## Break it
 #
-# Now we leave out the master weights and put everything in bf16. We continue training a trained network
-# at a tenth of its learning rate, 0.0001, as most schedules do towards the end.
+# **fp16 without its loss scale.** To guarantee a failure, we need a task with smaller gradients. Imagine a
+# network that labels every pixel: with 16 images of 1,024 by 2,048 pixels, the mean of the loss has 2^25
+# terms, and no gradient that enters the network can be larger than 2^-25. We get the same numbers from our
+# classifier if we multiply the loss of 16 images by 2^-21, and make up for it with a learning rate that is
+# 2^21 times as high. In fp32, powers of two change no digit, so this is ordinary training with SGD.
+
 
 # %%
-gentle, before = replace(BASELINE, lr=1e-4) + MixedPrecision("bf16"), arms["fp32"][0]
-nets = {"master weights": deepcopy(before.net), "all in bf16": deepcopy(before.net).bfloat16()}
-runs = [fit(gentle, model, here, budget.images // 4, 1, 1) for model in nets.values()]
-scores = [before.val_accuracy, *(run.curve[-1][2] for run in runs)]
-pd.Series(scores, ["before", *nets], name="validation accuracy")
+from fasttricks.models import create
+
+
+def descend(lr, dtype=torch.float32, scaled=False, weight=1.0, steps=60, stored=None, frozen=False):
+    torch.manual_seed(0)
+    net = create(budget.model, data.channels, len(data.classes)).to(device)
+    for parameter in layer_weights(net):  # frozen and stored: for the last experiment
+        parameter.requires_grad_(not frozen)
+    optimizer = torch.optim.SGD(net.parameters(), lr / weight, momentum=0.9)
+    scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+    draws, losses = here.draws(16, torch.Generator().manual_seed(0)), []
+    for _ in range(steps):
+        batch = here.batch(*next(draws))
+        losses.append(take_step(net, *batch, optimizer, scaler, dtype, loss_weight=weight))
+        for parameter in layer_weights(net) if stored else ():
+            parameter.data.copy_(parameter.data.to(stored))
+    return net, losses
+
+
+def layer_weights(net):
+    """The weights of layers: not those of batch norm, and no biases."""
+    return [parameter for parameter in net.parameters() if parameter.ndim > 1]
 
 
 # %% [markdown]
-# A lower rate late in training usually lifts the accuracy. Does the last row gain as much? One run each
-# proves little, but what happens inside the network is certain. Look at the gains of the normalisation
-# layers: many are near 1, like the weight above. AdamW moves each of them by about the learning rate per
-# step. For gains above a quarter, that is less than half the distance to the next bf16 number. How many
-# of these have moved at all?
+# We train the same network four times, from the same weights and on the same batches: in fp32, in fp16 with
+# and without a loss scale, and for comparison in fp16 without a loss scale on the ordinary loss.
 
+# %%
+LR, TINY = 0.01, 2.0**-21
+falls = {
+    "fp32": descend(LR, weight=TINY),
+    "fp16 with a loss scale": descend(LR, torch.float16, True, TINY),
+    "fp16 without": descend(LR, torch.float16, False, TINY),
+    "fp16 without, ordinary loss": descend(LR, torch.float16),
+}
+
+
+# %%
+def smooth(losses, width=20):
+    return [sum(losses[n : n + width]) / width for n in range(len(losses) - width + 1)]
+
+
+def show_losses(runs):
+    curves = {name: smooth(losses) for name, (_, losses) in runs.items()}
+    lines = {name: (range(20, 20 + len(curve)), curve) for name, curve in curves.items()}
+    plot(lines, "step", "loss, mean of 20 steps")
+    plt.show()
+    return {name: curve[-1] for name, curve in curves.items()}
+
+
+last = show_losses(falls)
+
+# %%
+say(
+    f"With the tiny loss (shown without its factor), fp32 ends at {last['fp32']:.2f}, fp16 with a loss scale at "
+    f"{last['fp16 with a loss scale']:.2f}, and **fp16 without one at {last['fp16 without']:.2f}**. Guessing "
+    f"among ten classes costs {math.log(10):.2f}. With the ordinary loss, fp16 without a loss scale ends at "
+    f"{last['fp16 without, ordinary loss']:.2f}."
+)
 
 # %% tags=["nbval-check-output"]
-def gains(model):
-    return torch.cat([m.weight for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)])
-
-
-large = gains(before.net).abs() > 0.25
-first, full, low = (gains(model)[large] for model in (before.net, *nets.values()))
-holds((full != first).float().mean() > 0.5, "with master weights, most gains have moved")
-holds(torch.equal(low, first.bfloat16()), "in bf16 alone, not one has")
-
+torch.manual_seed(0)
+untrained = create(budget.model, data.channels, len(data.classes)).to(device)
+pairs = list(zip(untrained.parameters(), falls["fp16 without"][0].parameters(), strict=True))
+holds(all(torch.equal(a, b) for a, b in pairs), "without a loss scale, not one weight has moved")
 
 # %% [markdown]
-# Small weights still move in bf16, because numbers near zero lie closer together. So training does not
-# stop but becomes sluggish, which is hard to notice.
+# Half of the smallest fp16 number is rounded to zero, so every gradient was zero from the start. There was no
+# error and no infinity, only a loss that does not fall. In practice, gradients rarely vanish this completely.
 #
-# Now we break the other half: fp16 without its loss scale. We multiply the loss by a factor, divide the
-# gradient by the same factor, and measure how far the result is from the fp32 gradient. A small factor
-# has the same effect on gradients as a small loss weight or a large batch. A large factor is a loss
-# scale.
-
+# **No master weights.** Now we take away the other half, and only that: everything is computed in fp32,
+# but after each step the weights are rounded to 16 bits. We begin with a problem whose solution is known:
+# recovering 20 unknowns from 256 equations by gradient descent. The loss can fall to zero.
 
 # %%
-def gradient(name, factor=1.0):
-    net.zero_grad()
-    with MixedPrecision(name).autocast(device):
-        loss = cross_entropy(net(x), q) * factor
-    loss.backward()
-    return torch.cat([parameter.grad.flatten() / factor for parameter in net.parameters()])
+draw = torch.Generator().manual_seed(0)
+given, truth = torch.randn(256, 20, generator=draw), torch.randn(20, generator=draw)
+lines, moving = {}, {}
+for name, dtype in precision.DTYPES.items():
+    guess, errors, moving[name] = torch.zeros(20), [], []
+    for _ in range(150):
+        off_by = given @ guess - given @ truth
+        errors.append(off_by.square().mean().item())
+        moved = (guess - 0.1 * given.T @ off_by / 256).to(dtype).float()
+        moving[name].append(int((moved != guess).sum()))
+        guess = moved
+    lines[f"weights in {name}"] = (range(150), errors)
 
-
-exact, shifts, off = gradient("fp32"), range(-24, 33, 4), {}
-for name in ("fp16", "bf16"):
-    errors = [(gradient(name, 2.0**shift) - exact).norm() / exact.norm() for shift in shifts]
-    off[name] = (shifts, [error.item() for error in errors])
-plot(off, "factor on the loss, power of two", "relative error of the gradient", marks=True)
+# %%
+plot(lines, "step", "loss (log scale)")
+plt.yscale("log")
 plt.show()
 
-# %% [markdown]
-# An error of 1 is as bad as no gradient at all; above 1, what is left is misleading. At the left end of
-# the fp16 line, gradients vanish. On the right, the line simply stops: the gradients overflowed, and
-# there is no number left to plot. The bf16 line is flat: bf16 has fp32's range and needs no scale. But
-# where the fp16 line is lowest, fp16 is more accurate, because its fraction has three more bits. At
-# factor 1, one small network may do without a scale, but the next may not.
-
-# %% tags=["nbval-check-output"]
-fp16, bf16 = off["fp16"][1], off["bf16"][1]
-holds(fp16[0] > 0.5, "fp16 with a tiny factor has lost the gradient")
-holds(not fp16[-1] < 100, "with a huge factor it overflows")
-holds(max(bf16) < 2 * min(bf16), "bf16 does not care about the factor")
-holds(fp16[8] < 0.8 * bf16[8], "with a loss scale of 2^8, fp16 is closer to fp32 than bf16")
-
+# %%
+stops = {name: sum(count > 0 for count in counts) for name, counts in moving.items()}
+finals = [found[-1] for _, found in lines.values()]
+say(
+    f"With fp32 weights, the loss falls to {finals[0]:.0e}. With bf16 weights it stays at "
+    f"**{finals[1]:.0e}**, and with fp16 weights at {finals[2]:.0e}. In bf16, no weight moves after step "
+    f"{stops['bf16']}; in fp16, none after step {stops['fp16']}."
+)
 
 # %% [markdown]
+# The gradient is not zero there. But the step, the learning rate times the gradient, is now less than half
+# the distance to the next number, so it is rounded away.
+#
+# How does this look in a network? We round the weights of its layers after each step. Batch norm, biases and
+# the optimiser's momentum keep their 32 bits, so we need a control: a third network whose layer weights are
+# frozen altogether, so that only batch norm and biases learn. The learning rate is low, as at the end of
+# most schedules.
+
+# %%
+rounded = {
+    "weights in fp32": descend(0.0003, steps=150),
+    "weights in bf16": descend(0.0003, steps=150, stored=torch.bfloat16),
+    "weights frozen": descend(0.0003, steps=150, frozen=True),
+}
+last = show_losses(rounded)
+
+# %%
+both = layer_weights(untrained), layer_weights(rounded["weights in bf16"][0])
+same = [(a.bfloat16().float() == b).flatten() for a, b in zip(*both, strict=True)]
+still = torch.cat(same).float().mean().item()
+full, half, none = last.values()
+verdict = (
+    "the few weights that move do learn, but training is slower"
+    if none - half > 0.05 and half - full > 0.05
+    else "rounding has cost as much as freezing"
+    if none - half < half - full
+    else "rounding has cost little so far"
+)
+say(
+    f"After 150 steps, the loss is {full:.2f} with fp32 weights, **{half:.2f}** with bf16 weights and {none:.2f} "
+    f"with frozen ones: {verdict}. Of the bf16 weights, **{100 * still:.0f} %** are exactly where they began."
+)
+
+# %% [markdown]
+# Numbers near zero lie closer together, so the smallest weights are the ones that can move. Master weights
+# prevent all this. So does rounding up or down at random, in proportion to the distance (Zamirai et al. 2020,
+# arXiv 2010.06192).
+#
+# ## What the card promised
+#
+# The card says that mixed precision pays if the device multiplies 16-bit numbers natively and if layers
+# and batches are large. It says that it fails if the device only imitates the format, or if the network is
+# small, because then little of it gets faster.
+
+# %%
+narrow, wide = (median(by_width[size]) for size in (min(by_width), max(by_width)))
+if chosen == "fp32":
+    say(
+        "This device has no fast 16-bit format, so the card promises nothing, and nothing was gained."
+    )
+else:
+    say(
+        f"- *Pays on a device with native 16 bits*: matrix products alone ran {ratio:.1f} times as fast in "
+        f"{chosen}, whole runs were {faster(clocks['mixed'], clocks['fp32'])}.\n"
+        f"- *Pays with large layers*: {'true' if wide > max(1.05, narrow) else 'not seen'} in our toy.\n"
+        f"- *Fails in a small network*: {'true' if narrow < 0.95 else 'not seen'} in our toy at its narrowest "
+        f"({narrow:.2f} times as fast). What keeps our own network from gaining more is chiefly {worst}.\n"
+        f"- *Accuracy*, of which the card says nothing: {gained(ends['mixed'], ends['fp32'], 0.1)}."
+    )
+
+# %% [markdown]
+# The rule of thumb: use bf16 wherever the device multiplies it natively. It takes one line, `autocast`, and
+# no loss scale. On an older GPU, use fp16 with a `GradScaler`. If the device has neither, stay in fp32. Keep
+# the weights in fp32 in any case, and time a few steps of your own network before you count on a gain. (The
+# newest GPUs also multiply 8-bit numbers, fp8, which need more than autocast: arXiv 2209.05433.)
+#
 # ## Questions
 #
 # **1. Why does bf16 need no loss scale?**
@@ -620,13 +1005,15 @@ holds(fp16[8] < 0.8 * bf16[8], "with a loss scale of 2^8, fp16 is closer to fp32
 #
 # **4. Your loss scale halves at every step. What is wrong?**
 #
-# <details><summary>Answer</summary>The gradients are infinite at any scale: the loss itself has blown up.
-# Lower the learning rate.</details>
+# <details><summary>Answer</summary>The gradients are infinite at any scale. Either the loss itself has
+# blown up, so lower the learning rate; or an activation exceeds 65,504 in the forward pass, where the loss
+# scale does not help, so use bf16.</details>
 #
 # **5. Mixed precision made your training slower. What can you try?**
 #
-# <details><summary>Answer</summary>Try wider layers and a larger batch, which fits in the memory saved.
-# If the device imitates the format, leave mixed precision out.</details>
+# <details><summary>Answer</summary>Check first that the device multiplies the format natively. Then try a
+# larger batch, which fits in the memory saved, and profile one step to see what dominates. Wider layers gain
+# more, but they cost more too, so they are no remedy. If nothing helps, leave it out.</details>
 #
 # ## Exercises
 #
@@ -713,5 +1100,7 @@ check("precision", 3, scales)
 # - Micikevicius et al. 2017, [arXiv 1710.03740](https://arxiv.org/abs/1710.03740): master weights, loss
 #   scaling, a histogram like ours.
 # - Kalamkar et al. 2019, [arXiv 1905.12322](https://arxiv.org/abs/1905.12322): bfloat16 for training.
+# - Zamirai et al. 2020, [arXiv 2010.06192](https://arxiv.org/abs/2010.06192): training with weights in
+#   bf16, and why plain rounding cancels small steps.
 # - PyTorch's [notes on automatic mixed precision](https://pytorch.org/docs/stable/notes/amp_examples.html):
 #   clipping, accumulation, several losses.

@@ -237,3 +237,19 @@ def test_from_the_shell():
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("fasttricks: Unknown trick 'magic'")
+
+
+def test_json_alone_on_the_output_and_silence_where_asked(capfd, monkeypatch):
+    monkeypatch.setenv("FASTTRICKS_QUIET", "")  # restored afterwards
+    monkeypatch.delenv("FASTTRICKS_QUIET")
+    assert main(["train", *FEW, "--tricks", "none", "--json", "--quiet"]) == 0
+    out, err = capfd.readouterr()
+    assert read_run(json.loads(out)).images_seen == 128
+    assert err == ""
+
+
+def test_every_command_has_an_example(capsys):
+    for command in ("train", "pretrain", "advise", "speed", "bench", "report", "info"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert f"example: fasttricks {command}" in capsys.readouterr().out

@@ -19,6 +19,7 @@ from fasttricks.course import (
     interval,
     plot,
     recipe_table,
+    redraws,
     show,
     table,
     tally,
@@ -97,7 +98,12 @@ def test_tally_writes_every_number():
     figure = tally([torch.eye(2), 4 * torch.eye(2)], ["a", "b"], "x", "y")
     texts = [[text.get_text() for text in panel.texts] for panel in figure.axes]
     assert texts == [["1", "0", "0", "1"], ["4", "0", "0", "4"]]
+    assert not figure.axes[0].get_xticks().size
     plt.close(figure)
+    named = tally([torch.eye(2)], ["a"], "x", "y", "pq").axes[0]
+    assert [label.get_text() for label in named.get_xticklabels()] == ["p", "q"]
+    assert list(named.get_yticks()) == [0, 1]
+    plt.close("all")
 
 
 def test_a_log_axis_is_labelled_in_plain_numbers():
@@ -142,4 +148,16 @@ def test_bars_draw_means_and_every_value():
     axes = figure.axes[0]
     assert [bar.get_width() for bar in axes.patches] == [2.0, -1.0]
     assert axes.lines[1].get_xdata().tolist() == [1.0, 3.0]
+    plt.close(figure)
+
+
+def test_redraws_draw_pairs_and_divide_medians():
+    figure = redraws([2.0, 4.0, 9.0], [4.0, 1.0, 2.0], torch.tensor([[0, 1, 2], [2, 2, 0]]))
+    axes = figure.axes[0]
+    have, found = axes.lines[:2]
+    assert have.get_xdata().tolist() == [0.5, 4.0, 4.5]
+    assert found.get_xdata().tolist() == [2.0, 4.5], "the medians' ratio, not the ratios' median"
+    drawn = [dots.get_offsets()[:, 0].tolist() for dots in axes.collections]
+    assert drawn == [[0.5, 4.0, 4.5], [0.5, 4.5]]
+    assert axes.collections[1].get_sizes().tolist() == [14.0, 28.0], "drawn twice, twice as large"
     plt.close(figure)

@@ -102,6 +102,26 @@ def test_twins_are_equal(path):
     assert plain(one) == plain(other)
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_only_makes_a_sentence_is_folded(path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    from execute import folded, only_says
+
+    notebook = nbformat.read(path, as_version=4)
+    wanted = {one.id for one in folded(notebook)}
+    hidden = {
+        one.id
+        for one in code(notebook)
+        if one.metadata.get("jupyter", {}).get("source_hidden", False)
+    }
+    assert hidden == wanted
+    assert only_says("gap = 3\nsay(f'{gap}')")
+    assert not only_says("run = train(BASELINE)\nsay('x')"), "what is learned is shown"
+    sources = ("gap = 3\nsay('a')", "say('b')", "print(gap)")
+    small = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
+    assert [one.source for one in folded(small)] == ["say('b')"], "a name that is read is shown"
+
+
 def cell(source, tag=None, count=1, text=None):
     made = nbformat.v4.new_code_cell(source, execution_count=count)
     made.metadata["tags"] = [tag] if tag else []
@@ -198,14 +218,14 @@ def test_every_published_figure_follows_from_the_records():
 
 def test_every_chapter_begins_with_what_the_records_say():
     said = [
-        (match[1], "".join(out.get("text", "") for out in cell.outputs))
+        (match[1], cell.outputs[0]["data"]["text/markdown"])
         for path in NOTEBOOKS
         for cell in code(nbformat.read(path, as_version=4))
-        if (match := re.search(r'print\(headline\("(\w+)"\)\)', cell.source))
+        if (match := re.search(r'say\(headline\("(\w+)"\)\)', cell.source))
     ]
     assert [name for name, _ in said] == list(sum(SEVEN, start=BASELINE).names)
     for name, shown in said:
-        assert shown == f"{headline(name)}\n"
+        assert shown == headline(name)
 
 
 def test_the_tree_that_is_shown_is_the_tree():

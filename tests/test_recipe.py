@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fasttricks import BASELINE, SEVEN, Cyclic, LabelSmoothing, MixedPrecision, OneCycle, Recipe
-from fasttricks.__main__ import select
+from fasttricks.options import select
 from fasttricks.recipe import NAMES, name_of
 
 WHOLE = sum(SEVEN, start=BASELINE)

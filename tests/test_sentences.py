@@ -49,9 +49,11 @@ def test_seconds(kind):
 
 
 CHANGED = {
-    "better": ((0.084, 0.012), "better (0.084 → 0.012, 0.1 times as large)"),
+    "better": ((0.067, 0.012), "better (0.067 → 0.012, 5.6 times smaller)"),
     "worse": ((0.012, 0.084), "worse (0.012 → 0.084, 7.0 times as large)"),
-    "tie": ((0.012, 0.013), "about the same (0.012 → 0.013, 1.1 times as large)"),
+    "as shown": ((0.0124, 0.0846), "worse (0.012 → 0.085, 7.1 times as large)"),
+    "tiny": ((0.0001, 0.0004), "worse (0.000 → 0.000, 4.0 times as large)"),
+    "tie": ((0.012, 0.013), "about the same (0.012 → 0.013)"),
     "missing": ((math.nan, 0.1), MISSING),
 }
 
@@ -64,8 +66,9 @@ def test_errors(kind):
 
 SURENESS = {
     "over": ((0.95, 0.85), "overconfident by 10 points"),
-    "under": ((0.75, 0.85), "too modest by 10 points"),
-    "tie": ((0.855, 0.85), "about as sure as it is right"),
+    "under": ((0.75, 0.85), "underconfident by 10 points"),
+    "hardly": ((0.862, 0.85), "overconfident by 1 point"),
+    "tie": ((0.855, 0.85), "well calibrated on average"),
     "missing": ((math.nan, 0.85), MISSING),
 }
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasttricks import BASELINE, SEVEN, LabelSmoothing, Recipe, Run, train
-from fasttricks.__main__ import main, read_recipe
+from fasttricks.__main__ import main
 from fasttricks.job import Job
+from fasttricks.options import read_recipe
 from fasttricks.recipe import MODULES, OURS
 from fasttricks.study.runs import read_run
 

@@ -1,6 +1,8 @@
-"""Run a chapter as a bare Google Colab would: Colab's shell, our oldest dependencies, no course.
+"""Run chapters as a bare Google Colab would: Colab's shell, our oldest dependencies, no course.
 
-The chapter and the course are those last committed: its first cell clones this repository.
+usage: colab.py [NAME ...]      (NAME: 05_label_smoothing; all chapters unless given)
+
+Chapters and course are those last committed: a chapter's first cell clones this repository.
 """
 
 import json
@@ -23,7 +25,6 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / "build" / "colab"
 ENV, LENT, WORK = HOME / "env", HOME / "lent", HOME / "work"
-CHAPTER = "05_label_smoothing"
 SHELL = ["ipython==7.34.0", "ipykernel==6.17.1", "ipywidgets==7.7.1"]
 HEAVY = ("torch", "triton", "nvidia-", "cuda-")  # torchvision too: 5 GB not to be fetched again
 LOOK = """
@@ -76,7 +77,6 @@ def set_up(project: dict) -> list[Requirement]:
     """Make the environment anew; what was asked of it."""
     shutil.rmtree(HOME, ignore_errors=True)
     venv.create(ENV, symlinks=True, with_pip=True)
-    WORK.mkdir()
     lend()
     light = [r for r in project["dependencies"] if not r.startswith(HEAVY)]
     asked = [*SHELL, f"torch=={version('torch')}", *map(oldest, light)]
@@ -85,9 +85,11 @@ def set_up(project: dict) -> list[Requirement]:
     return [Requirement(line) for line in asked]
 
 
-def execute(notebook: nbformat.NotebookNode) -> None:
+def execute(notebook: nbformat.NotebookNode, kept: Path) -> None:
     """Run the notebook in place, in an empty folder; an error in a cell ends this program."""
-    where, kept = {"metadata": {"path": str(WORK)}}, HOME / f"{CHAPTER}.ipynb"
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir()
+    where = {"metadata": {"path": str(WORK)}}
     try:
         NotebookClient(notebook, timeout=600, kernel_name="colab", resources=where).execute()
     except CellExecutionError as error:
@@ -99,6 +101,7 @@ def execute(notebook: nbformat.NotebookNode) -> None:
 
 
 def judge(
+    chapter: str,  # its name
     before: dict,  # what LOOK saw ahead of the first cell
     after: dict,  # and behind the last one
     asked: list[Requirement],
@@ -119,17 +122,33 @@ def judge(
         if not wanted.specifier.contains(found):
             sys.exit(f"{wanted} was asked for, and {wanted.name} {found} was there.")
     if not stored:
-        sys.exit(f"The committed {CHAPTER} holds nothing to check.")
+        sys.exit(f"The committed {chapter} holds nothing to check.")
     for here, there in zip_longest(printed.splitlines(), stored.splitlines()):
         if here != there:
             sys.exit(f"A checked cell printed {here!r}; the stored notebook has {there!r}.")
 
 
-def main() -> None:
-    """Set up, run, judge."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    notebook = nbformat.reads(run("git", "show", f"HEAD:notebooks/{CHAPTER}.ipynb"), as_version=4)
+def check(chapter: str, asked: list[Requirement]) -> None:
+    """Run a committed chapter and judge it."""
+    notebook = nbformat.reads(run("git", "show", f"HEAD:notebooks/{chapter}.ipynb"), as_version=4)
     stored = "".join(texts(notebook, "nbval-check-output"))
+    print(f"Running the committed {chapter}", flush=True)
+    look = [nbformat.v4.new_code_cell(LOOK) for _ in range(2)]
+    notebook.cells = [look[0], *notebook.cells, look[1]]
+    execute(notebook, HOME / f"{chapter}.ipynb")
+    before, after = (json.loads(cell.outputs[0].text) for cell in look)
+    printed = "".join(texts(notebook, "nbval-check-output"))
+    judge(chapter, before, after, asked, printed, stored)
+    print(f"Colab would run it: {len(printed.splitlines())} lines of checked output are the same.")
+
+
+def main(chapters: list[str]) -> None:
+    """Set up once, then run and judge each chapter."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    known = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]
+    for chapter in chapters:
+        if chapter not in known:
+            sys.exit(f"There is no chapter {chapter!r}; there are {', '.join(known)}.")
     asked = set_up(project)
     os.environ |= {
         "FASTTRICKS_BUDGET": "smoke",
@@ -140,15 +159,10 @@ def main() -> None:
         "GIT_CONFIG_VALUE_0": project["urls"]["repository"],
     }
     os.environ.pop("PYTHONPATH", None)
-    print(f"Running the committed {CHAPTER} with {', '.join(map(str, asked))}", flush=True)
-    look = [nbformat.v4.new_code_cell(LOOK) for _ in range(2)]
-    notebook.cells = [look[0], *notebook.cells, look[1]]
-    execute(notebook)
-    before, after = (json.loads(cell.outputs[0].text) for cell in look)
-    printed = "".join(texts(notebook, "nbval-check-output"))
-    judge(before, after, asked, printed, stored)
-    print(f"Colab would run it: {len(printed.splitlines())} lines of checked output are the same.")
+    print(f"With {', '.join(map(str, asked))}")
+    for chapter in chapters or known:
+        check(chapter, asked)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

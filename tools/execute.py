@@ -7,6 +7,7 @@ Without --in-place, the executed notebook and its figures go to build/, and what
 """
 
 import argparse
+import ast
 import base64
 import sys
 import time
@@ -64,6 +65,39 @@ class Shown(NotebookClient):
             print(text, flush=True)
 
 
+LESSON = {"train", "train_arms", "plot", "show", "plt", "bars", "fit", "holds", "table"}
+
+
+def only_says(source: str) -> bool:
+    """Whether a cell only makes sentences, which are what a reader wants to see of it."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    taught = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+    return "say" in names and not names & LESSON and not any(isinstance(n, taught) for n in nodes)
+
+
+def names(source: str, context: type) -> set[str]:
+    """The names that a cell gives a value, or reads."""
+    nodes = ast.walk(ast.parse(source))
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, context)}
+
+
+def folded(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The cells that only make sentences, and give no name that a shown cell reads later."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    hidden = [cell for cell in cells if only_says(cell.source)]
+    while True:
+        read, kept = set(), []
+        for cell in reversed(cells):
+            if cell in hidden and not names(cell.source, ast.Store) & read:
+                kept.append(cell)
+            else:
+                read |= names(cell.source, ast.Load)
+        if len(kept) == len(hidden):
+            return kept
+        hidden = kept
+
+
 def execute(name: str) -> nbformat.NotebookNode:
     """The notebook, run from top to bottom; an error in a cell is raised."""
     notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
@@ -73,6 +107,8 @@ def execute(name: str) -> nbformat.NotebookNode:
     Shown(
         notebook, timeout=None, kernel_name="python3", record_timing=False, resources=where
     ).execute()
+    for cell in folded(notebook):
+        cell.metadata["jupyter"] = {"source_hidden": True}  # JupyterLab folds it
     kept = {"kernelspec", "accelerator", "jupytext"}
     notebook["metadata"] = {k: v for k, v in notebook.metadata.items() if k in kept}
     return notebook

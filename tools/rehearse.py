@@ -34,6 +34,7 @@ sys.path[:0] = HERE
 
 FIRST = ("08_capstone", "01_multi_gpu", "two GPUs")  # the longest, so that none waits
 SETTINGS = {"FASTTRICKS_BUDGET": "smoke", "OMP_NUM_THREADS": "1", "PYTHONPATH": HERE[0]}
+T4 = "REHEARSE_T4"  # set: GPUs without bfloat16
 BEGIN = f"import sys\nsys.path[:0] = {HERE}\nimport rehearse\ngpu = rehearse.begin()"
 END = "assert gpu.waits, 'nothing was computed on the GPU'"
 
@@ -53,10 +54,11 @@ class Popen(subprocess.Popen):
 
 @contextmanager
 def pretended(devices: int) -> Iterator["Machine"]:
-    """So many GPUs, in this process and in those that it launches."""
+    """So many GPUs, in this process and in those that it launches; old ones where T4 is set."""
     from pretend import pretend
 
-    with pretend(devices) as gpu, patch.object(subprocess, "Popen", Popen):
+    new = T4 not in os.environ
+    with pretend(devices, bf16=new) as gpu, patch.object(subprocess, "Popen", Popen):
         yield gpu
 
 
@@ -186,11 +188,26 @@ def train_together() -> str:
     return str(run)
 
 
+def train_on_t4() -> str:
+    """All seven tricks as Colab and Kaggle have it: fp16, on one T4 and on two."""
+    from fasttricks import BASELINE, SEVEN, train
+
+    said = []
+    with patch.dict(os.environ, {T4: "yes"}):
+        for devices in (1, 2):
+            with pretended(devices):
+                run = train(sum(SEVEN, start=BASELINE), images=1_600)
+            assert (run.processes, run.device, run.precision) == (devices, "cuda", "fp16"), run
+            assert run.skipped_steps < run.steps, "the loss scale found its level"
+            said.append(str(run))
+    return "; ".join(said)
+
+
 def tasks() -> dict[str, tuple]:
     """What there is to rehearse, by name: a function and its arguments."""
     names = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.py"))
     found: dict[str, tuple] = {name: (chapter, name) for name in names}
-    return found | {"two GPUs": (train_together,), "launches": (launches,)}
+    return found | {"two GPUs": (train_together,), "T4": (train_on_t4,), "launches": (launches,)}
 
 
 def rehearse(task: tuple) -> tuple[bool, str, float]:

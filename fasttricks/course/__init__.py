@@ -2,12 +2,15 @@
 
 from statistics import median
 
+from ..report import probabilities
 from ..study.findings import headline, published
 from ..study.statistics import gains, interval
-from .arms import about, probabilities, train_arms
+from .arms import about, train_arms
 from .checks import holds
+from .drawings import circle, heat, timeline
 from .exercises import check
-from .figures import accuracy_against_time, bars, plot, shares, show, tally
+from .figures import accuracy_against_time, bars, plot, redraws, shares, show, tally
+from .insides import answers, formats
 from .sentences import changed, faster, gained, say, sureness
 from .tables import accuracy_table, caption, recipe_table, table
 
@@ -15,14 +18,18 @@ __all__ = [
     "about",
     "accuracy_against_time",
     "accuracy_table",
+    "answers",
     "bars",
     "caption",
     "changed",
     "check",
+    "circle",
     "faster",
+    "formats",
     "gained",
     "gains",
     "headline",
+    "heat",
     "holds",
     "interval",
     "median",
@@ -30,11 +37,13 @@ __all__ = [
     "probabilities",
     "published",
     "recipe_table",
+    "redraws",
     "say",
     "shares",
     "show",
     "sureness",
     "table",
     "tally",
+    "timeline",
     "train_arms",
 ]

@@ -5,11 +5,10 @@ import zlib
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from .. import machine
 from ..budget import choose_budget
-from ..data import Data, Split
+from ..data import Data
 from ..recipe import Recipe
 from ..record import Run
 from ..train import train
@@ -46,13 +45,3 @@ def train_arms(
             run = train(recipe, data, label=f"{name}, seed {seed}", folder=kept, **asked)
             arms[name].append(run)
     return arms
-
-
-def probabilities(model: nn.Module, data: Data, split: Split, batch: int = 1000) -> Tensor:
-    """(N, K) what the model, in fp32, thinks of each image of a split."""
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        parts = [model(data.normalise(x)).softmax(1) for x in split.x.split(batch)]
-    model.train(training)
-    return torch.cat(parts)

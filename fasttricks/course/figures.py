@@ -50,15 +50,17 @@ def plot(
     title: str = "",
     scale: str = "linear",  # of x: "linear" or "log"
     marks: bool = False,  # a mark at each point
+    yscale: str = "linear",  # or "log"
 ) -> Figure:
     """Lines that are told apart in black and white too."""
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     for number, (label, (x, y)) in enumerate(lines.items()):
         style, colour = STYLES[number % 4], COLOURS[number % 4]
         axes.plot(x, y, style, color=colour, label=label, marker=MARKS[number % 4] if marks else "")
-    axes.set(xlabel=xlabel, ylabel=ylabel, title=title, xscale=scale)
-    if scale == "log":
-        plain_numbers(axes.xaxis)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title, xscale=scale, yscale=yscale)
+    for axis, asked in ((axes.xaxis, scale), (axes.yaxis, yscale)):
+        if asked == "log":
+            plain_numbers(axis)
     if len(lines) > 1:
         axes.legend()
     axes.grid(alpha=0.3)
@@ -140,6 +142,7 @@ def tally(
     titles: Sequence[str],
     xlabel: str,
     ylabel: str,
+    columns: Sequence[str] = "",  # their names; then rows are numbered from 0
 ) -> Figure:
     """A row of grids with their numbers in them; the larger, the darker."""
     figure, panels = plt.subplots(
@@ -152,6 +155,35 @@ def tally(
             colour = "white" if number > top / 2 else "black"
             axes.text(column, row, f"{number:g}", ha="center", va="center", color=colour)
         axes.set_title(title, fontsize=9)
-        axes.set(xlabel=xlabel, xticks=[], yticks=[])
-    panels[0, 0].set_ylabel(ylabel)
+        axes.set(xlabel=xlabel, xticks=range(len(columns)), yticks=[])
+        axes.set_xticklabels(columns)
+        axes.tick_params(length=0, labelsize=8)
+    panels[0, 0].set(ylabel=ylabel, yticks=range(len(grids[0])) if columns else [])
+    return figure
+
+
+def redraws(
+    slow: Sequence[float],  # seconds, one per pair
+    fast: Sequence[float],  # of the same pairs
+    picks: torch.Tensor,  # (draws, pairs) the numbers of the pairs in each draw
+) -> Figure:
+    """The bootstrap: what each pair says on top; a row per draw below, and its ratio of medians."""
+    seconds, draws = np.array([slow, fast]), picks.cpu().numpy()
+    pairs = seconds[0] / seconds[1]
+    rows = range(1, len(draws) + 1)
+    figure, axes = plt.subplots(figsize=(7, 0.17 * len(draws) + 1.5), layout="constrained")
+    axes.plot(pairs, [0] * len(pairs), "o", color=COLOURS[0], label="a pair that we have")
+    for row, drawn in zip(rows, draws, strict=True):
+        which, times = np.unique(drawn, return_counts=True)
+        label = "a pair that was drawn; larger: several times" if row == 1 else None
+        axes.scatter(pairs[which], [row] * len(which), 14 * times, "grey", label=label)
+    found = np.divide(*np.median(seconds[:, draws], -1))
+    axes.plot(found, rows, "|", color=COLOURS[1], ms=9, mew=3, label="the draw's speed-up")
+    axes.axvline(1, color="black", lw=0.8)
+    axes.set(xlabel="times as fast", yticks=[0, 1, len(draws)])
+    axes.set_yticklabels(["pairs", "draw 1", f"draw {len(draws)}"])
+    axes.invert_yaxis()
+    axes.set_axisbelow(True)
+    axes.grid(alpha=0.3, axis="x")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncol=3, fontsize=8)
     return figure

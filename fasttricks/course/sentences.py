@@ -56,13 +56,16 @@ def changed(
     before: float,  # of an error, which is better when lower
     after: float,
 ) -> str:
-    """Whether an error became better or worse, and how many times as large it is."""
+    """Whether an error became better or worse, and how many times as small or as large it is."""
     if not (before > 0 and after > 0 and max(before, after) < math.inf):
         return MISSING
-    times = f"{before:.3f} → {after:.3f}, {after / before:.1f} times as large"
-    if abs(math.log(after / before)) < math.log(1.25):
-        return f"about the same ({times})"
-    return f"{'worse' if after > before else 'better'} ({times})"
+    shown = f"{before:.3f} → {after:.3f}"
+    first, last = (round(value, 3) or value for value in (before, after))  # as they are shown
+    if abs(math.log(last / first)) < math.log(1.25):
+        return f"about the same ({shown})"
+    if last > first:
+        return f"worse ({shown}, {last / first:.1f} times as large)"
+    return f"better ({shown}, {first / last:.1f} times smaller)"
 
 
 def sureness(
@@ -75,5 +78,7 @@ def sureness(
         return MISSING
     gap = confidence - accuracy
     if abs(gap) < level:
-        return "about as sure as it is right"
-    return f"{'overconfident' if gap > 0 else 'too modest'} by {100 * abs(gap):.0f} points"
+        return "well calibrated on average"
+    points = round(100 * abs(gap))
+    word = "overconfident" if gap > 0 else "underconfident"
+    return f"{word} by {points} point{'' if points == 1 else 's'}"

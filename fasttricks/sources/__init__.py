@@ -4,11 +4,11 @@ from pathlib import Path
 
 from ..data import Data
 
-NAMES = ("fashion-mnist", "letters")
+NAMES = ("fashion-mnist", "letters", "cifar10", "cifar100")
 
 
 def load(
-    name: str = "fashion-mnist",  # or "letters", or a folder with one subfolder a class
+    name: str = "fashion-mnist",  # another of NAMES, or a folder with one subfolder a class
     size: int = 64,  # pixels a side at which a folder's images are decoded
     skip_broken: bool = False,  # leave out a folder's images that cannot be read
 ) -> Data:
@@ -21,6 +21,10 @@ def load(
         from .letters import load_letters
 
         return load_letters()
+    if name in ("cifar10", "cifar100"):
+        from .downloaded import load_cifar
+
+        return load_cifar(name)
     from .folder import load_folder
 
     return load_folder(Path(name), size, skip_broken)

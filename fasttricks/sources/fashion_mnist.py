@@ -18,8 +18,15 @@ VALIDATION = 5_000  # the last images of the training file
 
 
 def load_fashion_mnist() -> Data:
-    """55,000 images to train on, 5,000 to validate and 10,000 to test."""
+    """55,000 images to train on, 5,000 to validate and 10,000 to test.
+
+    Without the repository, torchvision finds or downloads them.
+    """
     raw = ROOT / "FashionMNIST" / "raw"
+    if not ROOT.exists():
+        from . import downloaded
+
+        return downloaded.load_fashion_mnist(CLASSES)
     train, test = (
         Split(
             read_idx(raw / f"{part}-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28),

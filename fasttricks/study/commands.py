@@ -1,4 +1,4 @@
-"""The command line's part of the study: `speed`, `bench` and `report`."""
+"""The command line's part of the study: `advise`, `speed`, `bench` and `report`."""
 
 import argparse
 import math
@@ -15,12 +15,28 @@ if TYPE_CHECKING:  # they need scipy, which no other command does
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
-    """Add the three commands; each keeps under `run` what it does."""
+    """Add the commands; each keeps under `run` what it does."""
+    advice = commands.add_parser(
+        "advise",
+        help="which of the seven pay on your data, in the minutes that you give",
+        description="Measure, screen and judge the tricks on your own images and machine; write a "
+        "page with what paid, and the recipe for `train --recipe`. The same command goes on where "
+        "it was cut off.",
+        epilog="example: fasttricks advise --data PHOTOS --minutes 10",
+    )
+    option = advice.add_argument
+    option("--data", default="fashion-mnist", metavar="NAME|FOLDER", help="as for train")
+    option("--model", metavar="NAME", help="timm's name of a model [the budget's]")
+    option("--image-size", type=int, metavar="S", help="pixels a side [the budget's]")
+    option("--minutes", type=float, default=10.0, metavar="M", help="for all of it [10]")
+    option("--out", type=Path, default=Path("advice"), metavar="FOLDER", help="page, recipe, runs")
+    advice.set_defaults(run=run_advise)
     speed = commands.add_parser(
         "speed",
         help="the loop against forward, backward and step on one resident batch",
         description="Images a second of the loop, plainly and with all tricks but several "
         "processes, beside those of forward, backward and step on one batch that never changes.",
+        epilog="example: fasttricks speed --turns 3",
     )
     speed.add_argument("--turns", type=int, default=7, metavar="N", help="of measuring [7]")
     bench = commands.add_parser(
@@ -28,6 +44,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="run a study, or go on with one",
         description="Make the runs of a study that have no record yet; it may be stopped at any "
         "time, and goes on where it was.",
+        epilog="example: fasttricks bench bench/cpu.toml --hours 2",
     )
     bench.add_argument("study", type=Path, help="the study file, e.g. bench/cpu.toml")
     bench.add_argument(
@@ -37,6 +54,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "report",
         help="what the recorded studies say",
         description="Write findings, a page and figures from the records of each study.",
+        epilog="example: fasttricks report",
     )
     report.add_argument(
         "--simulate", type=int, metavar="N",
@@ -49,6 +67,23 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         )  # fmt: skip
     for command, run in ((speed, run_speed), (bench, run_bench), (report, run_report)):
         command.set_defaults(run=run)
+
+
+def run_advise(options: argparse.Namespace) -> None:
+    """`fasttricks advise`."""
+    from .advice import PAGE, write_advice
+    from .advise import advise, make_plan
+
+    if not 0.1 <= options.minutes < math.inf:
+        raise ValueError(f"--minutes must be 0.1 or more, not {options.minutes}.")
+    budget = choose_budget()
+    size = budget.image_size if options.image_size is None else options.image_size
+    data = load(options.data, size)
+    state = advise(
+        make_plan(data, options.model or budget.model, size, options.minutes), options.out
+    )
+    print(write_advice(state, options.out, options.data))
+    print(f"Why, and what to type: {options.out / PAGE}")
 
 
 def run_speed(options: argparse.Namespace) -> None:

@@ -145,26 +145,26 @@ def headline(
             said.append(
                 f"Recorded on {study.hardware}{which}, {study.seeds} paired seeds: to validation "
                 f"accuracy {study.target}, {begin} takes {took(rows[0])}, and with this trick "
-                f"{took(rows[1])}, so **{outcome(rows[1], PAYS)}**."
+                f"{took(rows[1])}. So **{outcome(rows[1], PAYS)}**."
             )
         rows = study.of("whole", f"whole - {trick}")
         if len(rows) == 2:
             said.append(
-                f"All seven together take {took(rows[0])}, and the other six without it "
-                f"{took(rows[1])}, so **{outcome(rows[1], MISSED)}**."
+                f"All seven tricks together take {took(rows[0])}, and the other six without this one "
+                f"{took(rows[1])}. So **{outcome(rows[1], MISSED)}**."
             )
     return " ".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
 
 
 PAYS = {
-    "sooner": "alone it pays",
-    "later": "alone it costs time",
-    "cannot tell": "alone it makes no difference that can be told",
+    "sooner": "alone, it pays",
+    "later": "alone, it costs time",
+    "cannot tell": "alone, it makes no clear difference",
 }
 MISSED = {
-    "sooner": "it is in the way there",
-    "later": "the others need it",
-    "cannot tell": "the others do without it, as far as can be told",
+    "sooner": "the other six are faster without it",
+    "later": "the other six are slower without it",
+    "cannot tell": "leaving it out makes no clear difference",
 }
 
 
@@ -173,7 +173,7 @@ def outcome(row: Finding, words: dict[str, str]) -> str:
     verdict = words[row.verdict]
     if not 0 < row.ratio.value < math.inf:
         return verdict
-    return f"{verdict}: {times(row.ratio.value)} times as soon (95 %: {span(row.ratio)})"
+    return f"{verdict}: {times(row.ratio.value)} times as fast (95 % interval: {span(row.ratio)})"
 
 
 def took(row: Finding) -> str:

@@ -7,3 +7,15 @@ from .precision import MixedPrecision
 from .scaling import LRScaling
 from .smoothing import LabelSmoothing
 from .transfer import Scratch, Transfer
+
+__all__ = [
+    "Cyclic",
+    "Distributed",
+    "LRScaling",
+    "LabelSmoothing",
+    "MixedPrecision",
+    "Mixup",
+    "OneCycle",
+    "Scratch",
+    "Transfer",
+]

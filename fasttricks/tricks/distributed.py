@@ -4,8 +4,8 @@
 |------------|------------------------------------------------------------------------------------|
 | formula    | mean over N processes of grad(loss of B/N images) = grad(mean loss of B images)    |
 | slot       | world (single)                                                                     |
-| cost       | one all-reduce of the gradients a step: each sends 2 (N - 1) / N times their bytes |
-| pays when  | a step computes for much longer than its gradients travel                          |
+| cost       | one gradient all-reduce per step: each sends 2 (N - 1) / N times their bytes       |
+| pays when  | computation takes much longer than communication                                   |
 | fails when | the net or the shard is small, or the processes share one device                   |
 | meets      | scaling (B grows with N), batch norm (each process sees B/N images only)           |
 | paper      | Li et al. 2020, arXiv 2006.15704 (PyTorch's DistributedDataParallel)               |

@@ -6,7 +6,7 @@
 | slot       | precision (single)                                                                  |
 | cost       | casts at every layer; fp16 needs a loss scale, so that small gradients survive      |
 | pays when  | the device multiplies 16-bit numbers natively, and layers and batches are large     |
-| fails when | the device only imitates the format, or the net is so small that casts dominate     |
+| fails when | the device only imitates the format, or the net is small: little gets faster then   |
 | meets      | clipping (unscale first), schedules (a skipped step must not advance them)          |
 | paper      | Micikevicius et al. 2017, arXiv 1710.03740                                          |
 """

@@ -6,7 +6,7 @@
 | slot       | batch_maps (chain)                                                           |
 | cost       | none: K numbers an image                                                     |
 | pays when  | the net grows too sure of itself; labels are noisy                           |
-| fails when | eps is large: the gradient of every image then says much the same            |
+| fails when | eps is large, or the net is not too sure: it is then too unsure of itself    |
 | meets      | mixup (they commute), distillation (smoothed teachers teach worse)           |
 | papers     | Szegedy et al. 2015, arXiv 1512.00567; Mueller et al. 2019, arXiv 1906.02629 |
 """

@@ -6,7 +6,7 @@
 | slot       | start (single)                                                                     |
 | cost       | the other training, once; paid back after some reuses, or by somebody else's gift  |
 | pays when  | budgets are short or labels few, and the images are not too unlike                 |
-| fails when | the budget is long: then a random start gets as far                                |
+| fails when | the run is long and labels are many: then a random start gets as far               |
 | meets      | one-cycle (a high peak forgets the body); freezing makes steps cheaper still       |
 | paper      | Yosinski et al. 2014, arXiv 1411.1792                                              |
 """

@@ -5,8 +5,16 @@ import statistics
 
 WRONG = {
     1: [
-        lambda curve, target: next((s for _, s, a in curve if a >= target), math.inf),
-        lambda curve, target: curve[-1][1] if curve[-1][2] > target else math.inf,
+        lambda accuracies, seconds, target: (
+            statistics.median(seconds) if statistics.median(accuracies) >= target else math.inf
+        ),
+        lambda accuracies, seconds, target: statistics.median(
+            second if accuracy >= target else math.inf
+            for accuracy, second in zip(accuracies, seconds, strict=True)
+        ),
+        lambda accuracies, seconds, target: (
+            statistics.mean(seconds) if statistics.mean(accuracies) >= target else math.inf
+        ),
     ],
     2: [
         lambda slow, fast: statistics.mean(slow) / statistics.mean(fast),

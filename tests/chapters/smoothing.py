@@ -6,18 +6,18 @@ import torch
 
 WRONG = {
     1: [
-        lambda eps, classes: math.log((1 - eps) / eps),
-        lambda eps, classes: math.log((1 - eps) / (eps / classes)),
+        lambda gap, classes: (
+            (classes - 1) / (math.exp(gap) + classes - 1)
+        ),  # of the other convention
+        lambda gap, classes: 1 / (math.exp(gap) + 1),
     ],
     2: [
         lambda q, eps: (1 - eps) * q + eps / q.shape[1],
         lambda q, eps: torch.where(q > 0, q * (1 - eps), eps / (q.shape[1] - 1)),
     ],
     3: [
-        lambda chances, y: abs(
-            float(chances.max(1).values.mean() - (chances.argmax(1) == y).float().mean())
-        ),
-        lambda chances, y: float((chances.max(1).values - (chances.argmax(1) == y).float()).mean()),
+        lambda eps, classes: -math.log(1 - eps + eps / classes),
+        lambda eps, classes: -(1 - eps) * math.log(1 - eps) - eps * math.log(eps / (classes - 1)),
     ],
 }
 

@@ -10,11 +10,15 @@ Tries = Iterator[tuple[str, bool]]
 ROWS = torch.tensor([[1.0, 0, 0, 0], [0, 0.5, 0.5, 0]])
 
 
-def exercise_1(gap: Callable[[float, int], float]) -> Tries:
-    """The gap in logits between the right class and the others at the optimum."""
-    yield "with eps = 0.9 of two classes: log(0.55 / 0.45)", abs(gap(0.9, 2) - 0.20067) < 1e-4
-    yield "the right class also gets its share eps / K", abs(gap(0.1, 10) - 4.51086) < 1e-4
-    yield "more classes, smaller shares, a wider gap", gap(0.1, 100) > gap(0.1, 10)
+def exercise_1(eps_for: Callable[[float, int], float]) -> Tries:
+    """The epsilon at which the smoothed loss is lowest at the given gap in logits."""
+    yield "no gap at all is epsilon 1", abs(eps_for(0.0, 10) - 1) < 1e-6
+    yield (
+        "two classes, gap 1: the other class gets 1 / (e + 1), which is eps / 2",
+        abs(eps_for(1.0, 2) - 0.537883) < 1e-5,
+    )
+    yield ("the right class also gets its share eps / K", abs(eps_for(4.510860, 10) - 0.1) < 1e-5)
+    yield "a wider gap needs less smoothing", eps_for(8.0, 10) < eps_for(4.0, 10)
 
 
 def exercise_2(smooth: Callable[[Tensor, float], Tensor]) -> Tries:
@@ -32,17 +36,12 @@ def exercise_2(smooth: Callable[[Tensor, float], Tensor]) -> Tries:
     )
 
 
-def exercise_3(ece: Callable[[Tensor, Tensor], float]) -> Tries:
-    """Expected calibration error in ten equal bins of confidence."""
-    sure = torch.tensor([[0.95, 0.05]]).repeat(20, 1)
-    right, half = torch.zeros(20, dtype=torch.long), torch.arange(20) % 2
-    yield "always right at 0.95 is off by 0.05", abs(ece(sure, right) - 0.05) < 1e-5
-    yield "half right at 0.95 is off by 0.45", abs(ece(sure, half) - 0.45) < 1e-5
-    both = torch.cat([sure, torch.tensor([[0.65, 0.35]]).repeat(60, 1)])
-    y = torch.cat([right, torch.zeros(60, dtype=torch.long)])
-    expected = 0.25 * 0.05 + 0.75 * 0.35
-    yield "weight each bin by its share of the images", abs(ece(both, y) - expected) < 1e-5
-    modest = (torch.arange(60) >= 42).long()  # 42 of 60 are right, at a confidence of 0.65
-    both_off = ece(both, torch.cat([half, modest]))
-    expected = 0.25 * 0.45 + 0.75 * abs(0.7 - 0.65)
-    yield "take the absolute gap of each bin before averaging", abs(both_off - expected) < 1e-5
+def exercise_3(lowest_loss: Callable[[float, int], float]) -> Tries:
+    """The loss that no network can go below: the entropy of the smoothed target."""
+    yield "with eps = 0.1 and ten classes it is 0.5003", abs(lowest_loss(0.1, 10) - 0.500288) < 1e-4
+    yield (
+        "count all K classes: the right one, and K - 1 that get eps / K each",
+        abs(lowest_loss(0.2, 4) - 0.587501) < 1e-4,
+    )
+    yield "all classes alike: log K", abs(lowest_loss(1.0, 10) - 2.302585) < 1e-5
+    yield "without smoothing it is 0; 0 log 0 counts as 0", abs(lowest_loss(0.0, 10)) < 1e-6
