@@ -763,7 +763,8 @@ full, mixed = (parts[f"{name}, batch size 256"] for name in TRICKS)
 missing = {kind: mixed[kind] - full[kind] / ratio for kind in mixed}
 worst = max(missing, key=missing.get)
 both = [parts[f"mixed, batch size {batch}"] for batch in (8, 256)]
-casts = [100 * found["casts and copies"] / sum(found.values()) for found in both]
+totals = [sum(found.values()) or 1.0 for found in both]  # nothing, where no device is profiled
+casts = [100 * found["casts and copies"] / total for found, total in zip(both, totals, strict=True)]
 say(
     f"At a batch size of 256, the convolutions take {full['convolutions']:.0f} ms in fp32 and "
     f"**{mixed['convolutions']:.0f} ms** mixed. If everything gained {ratio:.1f} times, as matrix products do at "
