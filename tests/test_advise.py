@@ -121,9 +121,30 @@ def test_an_interval_has_both_kinds_of_chance():
     random = np.random.default_rng(0)
     few = random.random((5, 50)) < 0.7, random.random((5, 50)) < 0.7
     many = random.random((5, 5000)) < 0.7, random.random((5, 5000)) < 0.7
-    (_, low, high), (_, less, more) = difference(*few, 1), difference(*many, 1)
+    (_, low, high, _), (_, less, more, _) = difference(*few, 1), difference(*many, 1)
     assert high - low > 5 * (more - less)
     assert difference(*few, 4)[1] < low, "wider when more is judged"
+
+
+def test_more_time_is_asked_for_only_where_it_can_help():
+    wins = np.zeros((4, 10_000), bool)
+    for row, share in zip(wins, (0.0, 0.01, 0.06, 0.07), strict=True):
+        row[: int(share * 10_000)] = True  # seeds differ, with many images
+    _, low, _, missing = difference(wins, np.zeros_like(wins), 1)
+    assert low < 0
+    assert 1 < missing < 10
+    few = np.zeros((4, 30), bool)
+    few[:, :2] = True  # every seed wins the same two of thirty images
+    gain, low, _, missing = difference(few, np.zeros_like(few), 1)
+    assert gain > 0 > low
+    assert math.isinf(missing)
+
+
+def test_a_folder_answers_one_question(plan, tmp_path):
+    advise(plan, tmp_path, pretended({}))
+    for other in (replace(plan, seconds=60.0), replace(plan, data=plan.data.subset(500))):
+        with pytest.raises(ValueError, match=r"another question .*--out"):
+            advise(other, tmp_path, pretended({}))
 
 
 def test_the_page_says_it(plan, tmp_path):

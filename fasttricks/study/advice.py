@@ -80,6 +80,8 @@ def judged(state: State, found: list[Verdict]) -> Part:
         more = ""
         if word == "cannot tell" and verdict.missing < 100:
             more = f"about {verdict.missing * state.plan.seconds / 60:.0f} minutes would, perhaps"
+        elif word == "cannot tell":
+            more = "more test images, or nothing: the gain is too small"
         rows.append((verdict.arm, f"{verdict.rate:.2g}", interval(verdict), word, more))
     return Part(
         "Judged",

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,8 @@ class Verdict:
     low: float
     high: float
     seeds: int
-    missing: float  # times the minutes given that would clear the interval; infinite for never
+    missing: float  # times the minutes given that would clear the interval; infinite where no
+    # number of runs can, because there are too few test images
 
     @property
     def pays(self) -> bool:
@@ -120,6 +122,12 @@ class Plan:
     arms: Mapping[str, Recipe]  # by name; plain first
     notes: tuple[str, ...] = ()  # tricks that cannot be tried here, and why
 
+    @property
+    def question(self) -> dict[str, Any]:
+        """What is asked, in plain values: runs that answer another question are of no use."""
+        asked = {"data": self.data.name, "images": self.data.fingerprint, "model": self.model}
+        return {**asked, "image_size": self.image_size, "seconds": self.seconds}
+
     def recipe(self, arm: str, rate: float = 1.0) -> Recipe:
         """The recipe of an arm, its learning rate multiplied."""
         plain = self.arms["plain"]
@@ -133,8 +141,10 @@ def make_plan(data: Data, model: str, image_size: int, minutes: float) -> Plan:
     arms, notes = {"plain": BASELINE}, []
     for trick in TRIED:
         name = name_of(trick)
-        if name == "distributed" and (trick.count() == 1 or not loadable(data.name)):
+        if name == "distributed" and trick.count() == 1:
             notes.append("distributed: there is one device, so nobody to share with.")
+        elif name == "distributed" and not loadable(data.name):
+            notes.append("distributed: new processes cannot find data that were made by hand.")
         elif name == "transfer" and not letters_file(model, image_size).exists():
             notes.append(
                 f"transfer: there are no letters weights of {model} at {image_size} pixels; "
@@ -306,8 +316,9 @@ def run_try(plan: Plan, tried: Try, done: float) -> Seen:
     return Seen(run.val_accuracy, run.train_seconds, time.monotonic() - begun, right)
 
 
-def difference(own: NDArray, plain: NDArray, judged: int) -> tuple[float, float, float]:
-    """Mean gain of (S, N) answers in points, and its interval over seeds and over images.
+def difference(own: NDArray, plain: NDArray, judged: int) -> tuple[float, float, float, float]:
+    """Mean gain of (S, N) answers in points, its interval over seeds and over images, and how many
+    times as many seeds would clear it (infinite where none can).
 
     Both kinds of chance add up; the level is shared by all arms that are judged.
     """
@@ -315,9 +326,11 @@ def difference(own: NDArray, plain: NDArray, judged: int) -> tuple[float, float,
 
     gains = 100 * (own.astype(float) - plain)
     seeds, images = gains.shape
-    error = gains.mean(1).var(ddof=1) / seeds + gains.mean(0).var(ddof=1) / images
-    half = t.ppf(1 - (1 - LEVEL) / 2 / judged, seeds - 1) * math.sqrt(error)
-    return float(gains.mean()), float(gains.mean() - half), float(gains.mean() + half)
+    of_seeds, of_images = gains.mean(1).var(ddof=1) / seeds, gains.mean(0).var(ddof=1) / images
+    wide = t.ppf(1 - (1 - LEVEL) / 2 / judged, seeds - 1)
+    mean, half = float(gains.mean()), float(wide * math.sqrt(of_seeds + of_images))
+    room = (mean / wide) ** 2 - of_images  # for the chance of seeds, beside that of images
+    return mean, mean - half, mean + half, float(of_seeds / room) if room > 0 < mean else math.inf
 
 
 def verdicts(state: State) -> list[Verdict]:
@@ -331,8 +344,7 @@ def verdicts(state: State) -> list[Verdict]:
         if len(seeds) < LEAST:
             continue
         pairs = (np.stack([bits[seed] for seed in seeds]) for bits in (own, plain))
-        gain, low, high = difference(*pairs, len(arms))
-        missing = ((high - low) / 2 / gain) ** 2 if gain > 0 else math.inf
+        gain, low, high, missing = difference(*pairs, len(arms))
         found.append(Verdict(arm, state.best_rate(arm), gain, low, high, len(seeds), missing))
     return sorted(found, key=lambda verdict: -verdict.gain)
 
@@ -362,12 +374,24 @@ def advise(
     folder: Path,  # where every run is kept
     make: Callable[[Plan, Try, float], Seen] = run_try,
 ) -> State:
-    """Make the runs for which there is time; what the folder has already is not made again."""
+    """Make the runs for which there is time; what the folder has already is not made again.
+
+    Raises ValueError where the folder keeps the answer to another question.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / RUNS
+    path, question = folder / RUNS, folder / SPEEDS
+    if question.exists():
+        before = json.loads(question.read_text(encoding="utf-8"))["question"]
+        if before != plan.question:
+            other = [name for name, value in plan.question.items() if before.get(name) != value]
+            raise ValueError(
+                f"{folder} keeps the answer to another question ({', '.join(other)} differ); name "
+                f"another folder by --out, or remove it."
+            )
+    else:
+        measured = [asdict(speed) for speed in speeds(plan)]
+        write_json(question, {"question": plan.question, "speeds": measured})
     path.touch()
-    if not (folder / SPEEDS).exists():
-        write_json(folder / SPEEDS, {"speeds": [asdict(speed) for speed in speeds(plan)]})
     state, content = State(plan, read_log(path)), path.read_bytes()
     path.write_bytes(content[: content.rfind(b"\n") + 1])
     while tried := next(tries(state), None):
