@@ -18,20 +18,21 @@
 # %% [markdown]
 # # 1. Multi-GPU training
 #
-# One device takes a batch, computes, and steps. Two devices could each take half of it. This chapter
-# shows why the two halves add up to the step of the whole batch (exactly, in a network without batch
-# statistics), what adding them costs, and at what size the cost is worth it.
+# If you have two GPUs, each can take half of every batch. They average their gradients, and then both make
+# the same step. This chapter shows that one GPU with the whole batch would make that step too, unless the
+# network has batch norm. It also shows what the averaging costs, when two devices train faster than one, and
+# when a batch is too small to be shared.
 #
-# Large training runs rely on this trick. Goyal et al. 2017
-# ([arXiv 1706.02677](https://arxiv.org/abs/1706.02677)) used it to train ResNet-50 on ImageNet **in one
-# hour on 256 GPUs**, with a batch of 8,192. They report about 90 % scaling efficiency from 8 to 256 GPUs.
-# That is their result: **we have not measured this trick on several GPUs**.
+# Goyal et al. 2017 ([arXiv 1706.02677](https://arxiv.org/abs/1706.02677)) used this trick to train
+# ResNet-50 on ImageNet **in one hour on 256 GPUs**. They report that about 90 % of the perfect speed-up
+# remained when they went from 8 GPUs to 256.
 #
-# A *device* is a GPU. Without one, an equal part of the cores stands in for it. The numbers stored here, and
-# those of our recorded study, come from two CPU cores. If you have several GPUs, run the notebook, and its
-# sentences will describe yours. Kaggle's "GPU T4 x2" gives you two for free.
+# **We have not measured it on several GPUs.** The numbers stored here come from two CPU cores, each of
+# which plays the part of a GPU. If you have several GPUs, run the notebook, and its sentences will describe
+# yours. (Kaggle's free "GPU T4 x2" has two.) In this chapter, a *device* is one GPU, or, on a machine
+# without GPUs, one of the equal parts into which we divide its cores: in the numbers stored here, one core.
 #
-# About 20 minutes to read, and two to run.
+# About 35 minutes to read, and two to run.
 
 # %% [markdown]
 # Read it here, or run it in
@@ -64,10 +65,10 @@ import matplotlib.pyplot as plt
 
 from fasttricks.course import timeline
 
-half = [("compute", 0, 4), ("average the gradients", 4, 5), ("step", 5, 5.6)]
+half = [("compute the gradient", 0, 4), ("average it", 4, 5), ("update the weights", 5, 5.6)]
 timeline(
     {
-        "one device": [("compute", 0, 8), ("step", 8, 8.6)],
+        "one device": [("compute the gradient", 0, 8), ("update the weights", 8, 8.6)],
         "first of two": half,
         "second of two": half,
     },
@@ -76,69 +77,106 @@ timeline(
 plt.show()
 
 # %% [markdown]
-# Each of the two computes for half as long, because it has half of the images. But they have to average
-# their gradients, which a single device need not do. The trick pays if the computing that you save takes
-# longer than the averaging that you add.
+# Each of the two needs half of the time to compute a gradient, because it has half of the images. But they
+# must also average their gradients. The trick pays if it saves more time than it costs.
 #
-# The budget depends on the device. We also count the devices. If there is only one GPU, two processes
-# share it below, which is correct but slower.
+# We load the data and the network, choose how much to compute on this machine (its *budget*), and count
+# the devices:
 
 # %%
-from fasttricks import BASELINE, Distributed, choose_budget, load, train
-from fasttricks.course import train_arms
+import torch
 
-budget = choose_budget()
-data = load()
-here = data.to(BASELINE.world.device(), budget.image_size)
+from fasttricks import BASELINE, Distributed, choose_budget, load
+from fasttricks.course import headline, say
+from fasttricks.models import create
+from fasttricks.tricks import distributed
+
+budget, data = choose_budget(), load()
+gpus, cores = torch.cuda.device_count(), distributed.cores()
 devices = max(2, Distributed().count())
-budget, devices
+enough = gpus > 1 or (gpus == 0 and cores >= devices)  # is there a device for each process?
+part = max(1, cores // devices)  # cores of one device, where there is no GPU
+ready = data.to(torch.device("cuda" if gpus else "cpu"), budget.image_size)  # where the network is
+network = create(budget.model, data.channels, len(data.classes))
+parameters = sum(parameter.numel() for parameter in network.parameters())
+
+# %%
+if gpus > 1:
+    what = f"This machine has {gpus} GPUs. Each of them is a device."
+elif not enough:
+    what = (
+        f"This machine has one {'GPU' if gpus else 'core'}. Below, {devices} processes share it, so nothing "
+        f"can become faster. The figures call them {devices} devices all the same."
+    )
+else:
+    what = (
+        f"This machine has no GPU. We divide its {cores} cores into {devices} equal parts. Each part, "
+        f"{'one core' if part == 1 else f'{part} cores'}, is a device."
+    )
+say(
+    f"The data are Fashion-MNIST: {len(data.train):,} training images of {len(data.classes)} kinds of "
+    f"clothes. The network is `{budget.model}` with {parameters:,} weights. {what}"
+)
 
 # %% [markdown]
-# First, here is what our recorded study found about this trick. A ratio above 1 means that the second of
-# the two times is the shorter. Below it is the trick's card, straight from the top of its file. There,
-# *slot* is the part of our recipe that the trick fills (`single`: only one trick can), and *meets* names
-# what it interacts with.
+# `BASELINE` is the course's plain training, which chapter 0 explains: AdamW, a constant learning rate, and
+# batches of 128 images. The course adds seven tricks to it, one per chapter.
+#
+# The next cell shows what our recorded study has found about this trick, and then the trick's *card*, a
+# summary from the top of its file. They use a few words that you may not know:
+#
+# - *Paired seeds*: both kinds of training were repeated with the same random seeds. A *95 % interval* would
+#   contain the true ratio in about 95 of 100 such studies. 0.5 *times as fast* means twice as long.
+# - *N* is the number of devices, *B* the number of images in a batch, and a *shard* one process's part of it.
+# - An *all-reduce* adds up the numbers of all processes and gives everyone the sum. "Each sends" means each
+#   process, and "their bytes" are the bytes of its gradients.
+# - A *slot* is a place in the training loop where tricks act (`single`: only one can). *Meets* names what
+#   the trick interacts with. *Scaling* is chapter 2, and *batch norm* is explained below.
 
 # %%
 from IPython.display import Markdown
-
-from fasttricks.course import headline, say
-from fasttricks.tricks import distributed
 
 say(headline("distributed"))
 Markdown(distributed.__doc__)
 
 # %% [markdown]
-# In the study on two cores, plain training already had both cores. The two processes had one each, so no
-# device was added, only messages. To see a second device at work, we must compare with *one* device, which
-# is one core there.
+# This study does not tell us what a second device brings. It ran on two cores, and plain training already
+# used both, because PyTorch divides the work of one process among the cores. So the trick added no device,
+# only the averaging. In this chapter, we compare two devices with *one*. Under "Use it", we also repeat the
+# study's comparison.
 #
-# ## The problem: a saturated device
+# ## The problem: one device has a top speed
 #
-# In new processes, we time one training step at several batch sizes. The cores are divided into equal
-# parts, one for each process. First, one process computes and the others wait (`alone`). Then all
-# compute and average their gradients (`crowd`). We alternate the two measurements because a machine's
-# speed drifts. We also time by itself one averaging of as many bytes as our gradient has (`reduce`).
+# `measure` starts a new process for each device. It times training steps: forward pass, backward pass, and
+# AdamW's update, with a batch that is already in memory. The devices work in two ways, which take turns
+# because a machine's speed drifts:
+#
+# - `alone`: one device computes, and the others wait.
+# - `joint`: all devices compute, each with its own images, and average their gradients in each step. PyTorch
+#   does this (`DistributedDataParallel`, see "Write it").
+#
+# Each time is the median of three turns. `averaging` is the time of one all-reduce without any training. We
+# measure it with as many bytes as our gradient has and with a single number (four bytes).
 
 # %%
-from fasttricks.models import begin
 from fasttricks.study.limits import measure
 
-network = begin(BASELINE, budget.model, data.channels, len(data.classes), budget.image_size)
-parameters = sum(parameter.numel() for parameter in network.parameters())
-size = 4 * parameters  # bytes of the gradient in fp32
+size = 4 * parameters  # bytes of the gradient: four for each weight
 batches = [4 * devices**power for power in range(8) if 4 * devices**power <= 512]
-speeds = measure(devices, batches, [size])
-alone, crowd, reduce = speeds.alone, speeds.together, speeds.all_reduce[size]
+speeds = measure(devices, batches, [4, size])  # batches: images on each device
+alone, joint, averaging = speeds.alone, speeds.together, speeds.all_reduce
 
 # %% [markdown]
-# Here are the images per second of one device, and of all of them, each with an equal part of the batch:
+# Here are the images per second of one device, and of all devices if they divide the batch equally. We
+# measured no shard below 4 images, so their line starts at a larger batch.
 
 # %%
-from fasttricks.course import accuracy_table, faster, gained, holds, plot
+from fasttricks.course import plot
 
 rates = [batch / alone[batch] for batch in batches]
-divided = [batch / crowd[batch // devices] for batch in batches[1:]]
+divided = [batch / joint[batch // devices] for batch in batches[1:]]
+gains = {batch: alone[batch] / joint[batch // devices] for batch in batches[1:]}  # times as fast
+small, large = batches[1], batches[-1]
 plot(
     {"one device": (batches, rates), f"{devices} devices": (batches[1:], divided)},
     "images in the whole batch",
@@ -149,47 +187,51 @@ plot(
 plt.show()
 
 # %%
-fastest = max(rates)
-doubling = rates[-1] / rates[-2]
+best, rise = batches[rates.index(max(rates))], rates[-1] / rates[-2]
+if rise > 1.1:
+    how, reached = "makes it faster", "has not reached its top speed yet"
+else:
+    how = "makes it slower" if rise < 0.95 else "hardly makes it faster"
+    reached = "has reached its top speed"
 say(
-    f"With {batches[0]} images in a batch, one device processes {rates[0]:,.0f} images per second. It is "
-    f"fastest with {batches[rates.index(fastest)]}: **{fastest:,.0f} images per second**. The last "
-    f"increase, from {batches[-2]} to {batches[-1]} images, changed that by a factor of {doubling:.2f}, "
-    f"so at this size it is **{'saturated' if doubling < 1.1 else 'not saturated yet'}**."
+    f"With {batches[0]} images in a batch, one device processes {rates[0]:,.0f} images per second, and with "
+    f"{best} images, {max(rates):,.0f}. Going from {batches[-2]} to {batches[-1]} images {how}. So **one "
+    f"device {reached}.**"
 )
 
 # %% [markdown]
-# Every step has a part that does not depend on the images, such as starting each layer and updating the
-# weights. Larger batches spread it over more images, until the device is saturated. From there on, larger
-# batches bring nothing, but another device may. Does it, here?
+# Small batches are slow because a part of each step does not depend on the images, such as starting each
+# layer and updating the weights. A larger batch spreads this part over more images. But once a device has
+# reached its top speed, no batch size makes it process more images per second. Does a second device help?
 
 # %%
-from itertools import takewhile
-
-gains = [two / one for one, two in zip(rates[1:], divided, strict=True)]
-falling = zip(batches[:0:-1], gains[::-1], strict=True)  # from the largest batch down
-tail = list(takewhile(lambda pair: pair[1] > 1.1, falling))
+paying = [
+    batch for batch in gains if all(gains[larger] > 1.1 for larger in gains if larger >= batch)
+]
 say(
-    f"{devices} devices that divide a batch of {batches[1]} images are **{gains[0]:.2f} times as fast** as "
-    f"one of them. If they divide {batches[-1]} images, they are **{gains[-1]:.2f} times as fast** "
-    f"(perfect would be {devices}). "
-    + (
-        f"With a margin of 10 % for drift, the trick pays here from a batch of {tail[-1][0]} on."
-        if tail
-        else "With a margin of 10 % for drift, the trick does not pay even with the largest batch."
-    )
+    f"Sharing a batch of {small} images, {devices} devices run at **{gains[small]:.2f} times** the speed of "
+    f"one. Sharing {large} images, they run at **{gains[large]:.2f} times** its speed. A perfect speed-up "
+    f"would be {devices}."
+)
+say(
+    f"**Sharing a batch pays from {paying[0]} images on.** We ask for a gain of at least 10 %, because a "
+    f"smaller one may be drift."
+    if paying
+    else "**Sharing a batch pays at none of these sizes.**"
 )
 
 # %% [markdown]
+# On GPUs, the arithmetic is the same. But *how large* a batch must be depends on the machine. GPUs reach
+# their top speed only with far more work, each has its own memory, and their messages travel over other
+# links.
+#
 # ## By hand: half and half is whole
 #
 # What must two devices tell each other? Take the smallest possible network, a single weight, and four
-# images of one number each. The loss is the mean of the squares of `weight * x - y`. Here is its slope
-# with respect to the weight, on the whole batch and on each half:
+# images of one number each. The loss is the mean of the squares of `weight * x - y`. Here is its slope with
+# respect to the weight, on the whole batch and on each half:
 
 # %%
-import torch
-
 x, y, weight = torch.tensor([1.0, 2, 3, 4]), torch.tensor([2.0, 3, 5, 9]), 1.0
 
 
@@ -200,21 +242,22 @@ def slope(x, y):
 slope(x, y), slope(x[:2], y[:2]), slope(x[2:], y[2:])
 
 # %% [markdown]
-# The halves disagree because they saw different images. But the mean of four numbers is also the mean of
-# the two halves' means.
+# The halves disagree because they contain different images. But the mean of four numbers is also the mean
+# of the means of two halves.
 
 # %% tags=["nbval-check-output"]
+from fasttricks.course import holds
+
 halves = (slope(x[:2], y[:2]) + slope(x[2:], y[2:])) / 2
 holds(halves == slope(x, y), "two half-batches average to the whole batch's gradient")
 
 # %% [markdown]
-# So each device needs only its own images, and it gets back one number: the average gradient. Both
-# devices then take the same step, so their copies of the weights always stay equal. The learning rate
-# stays the same because the gradients are averaged, not added, and the *global* batch, which is the sum
-# of all parts, does not change.
+# So each device needs only its own images, and the average gradient. If all begin with equal weights, they
+# then take the same step, and their weights stay equal. The learning rate stays the same too, because the
+# gradients are averaged, not added, and the *global* batch, which is the sum of all shards, has not changed.
 #
-# This needs equal parts. If one device has three images and the other has one, the plain mean counts the
-# single image three times as much as each of the others. Each part then has to be weighted by its images.
+# This works only if the shards are equal. If one device has three images and the other has one, the plain
+# mean gives the single image too much weight. Each shard must then be weighted by the number of its images.
 
 # %% tags=["nbval-check-output"]
 three, single = slope(x[:3], y[:3]), slope(x[3:], y[3:])
@@ -224,56 +267,53 @@ holds(abs(0.75 * three + 0.25 * single - slope(x, y)) < 1e-6, "weighted by image
 # %% [markdown]
 # ### In a real network
 #
-# Do the halves match the whole in a real network, too? We collect all the gradients in one long row, in
-# double precision so that rounding cannot hide anything.
+# Does this hold in a real network, too? We take two batches of 256 validation images, put all gradients into
+# one long vector, and compute in double precision so that rounding cannot hide anything.
 
 # %%
 torch.manual_seed(0)
-net = (
-    begin(BASELINE, budget.model, data.channels, len(data.classes), budget.image_size)
-    .double()
-    .to(here.val.y.device)
-)
+net = create(budget.model, data.channels, len(data.classes)).double().to(ready.val.y.device)
+count = 2 * BASELINE.batch
+pixels, others = data.normalise(ready.val.x[: 2 * count]).double().chunk(2)
+kinds = torch.nn.functional.one_hot(ready.val.y[: 2 * count], len(data.classes)).double()
+targets, other_targets = kinds.chunk(2)
 
 
-def batch_of_64(first):
-    x, y = here.val.x[first : first + 64], here.val.y[first : first + 64]
-    return data.normalise(x).double(), torch.nn.functional.one_hot(y, len(data.classes)).double()
-
-
-# %% [markdown]
-# A **shard** is one process's part of the batch. `gap` measures how far the shards' average is from the
-# whole batch's gradient, as a fraction of the length of that gradient.
-
-
-# %%
 def gradient(x, q):
     net.zero_grad()
     torch.nn.functional.cross_entropy(net(x), q).backward()
     return torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
 
 
-def gap(shards):
-    images, targets = batch_of_64(0)
-    parts = zip(images.chunk(shards), targets.chunk(shards), strict=True)
-    mean = sum(gradient(x, q) for x, q in parts) / shards
-    whole = gradient(images, targets)
-    return ((mean - whole).norm() / whole.norm()).item()
+# %% [markdown]
+# `gaps` compares with the gradient of the first batch: the average over its two shards, and, as a scale, the
+# gradient of the other batch. It gives the lengths of the differences as fractions of that gradient's length.
+
+
+# %%
+def gaps():
+    whole, other = gradient(pixels, targets), gradient(others, other_targets)
+    shards = zip(pixels.chunk(2), targets.chunk(2), strict=True)
+    averaged = sum(gradient(x, q) for x, q in shards) / 2
+    return [((found - whole).norm() / whole.norm()).item() for found in (averaged, other)]
 
 
 # %% [markdown]
-# Batch norm is the one layer in which images affect each other: in training, it subtracts the mean of
-# *its own* batch. We compute the gap with this switched off, then on.
+# The exception is **batch norm**. In training, this layer subtracts the mean of *its own* batch and divides
+# by its standard deviation, so the images of a batch affect each other, as in no other layer of our network.
+# In evaluation, it uses stored statistics instead. We compute the gaps both ways.
 
 # %%
 net.eval()
-stored = gap(2)
+stored, _ = gaps()
 net.train()
-own = gap(2)
+own, scale = gaps()
+
+# %%
 say(
-    f"With batch norm's stored statistics, the average of two shards differs from the whole batch's "
-    f"gradient by **{stored:.0e}**, relative to its norm, which is rounding. With the statistics of each "
-    f"shard, it differs by **{own:.2f}**."
+    f"With stored statistics, the gap is **{stored:.0e}**, which is rounding. With the statistics of each "
+    f"shard, it is **{own:.2f}**, which is not. For comparison, the gradients of two different batches are "
+    f"{scale:.2f} apart."
 )
 
 # %% tags=["nbval-check-output"]
@@ -281,81 +321,47 @@ holds(
     stored < 1e-9,
     "without batch statistics, the halves average to the whole gradient, up to rounding",
 )
-holds(own > 1e-3, "with batch statistics, each shard sees its own mean")
 
 # %% [markdown]
-# Is that much? For comparison, we take eight other batches of 64 images and measure how far their gradients
-# are from the first batch's.
-
-# %%
-whole = gradient(*batch_of_64(0))
-others = [gradient(*batch_of_64(64 * number)) for number in range(1, 9)]
-distances = [((other - whole).norm() / whole.norm()).item() for other in others]
-chance = sum(distances) / len(distances)
-
-shards = [2, 4, 8, 16, 32]
-gaps = {64 // count: gap(count) for count in shards}
-plot(
-    {"batch norm": (list(gaps), list(gaps.values()))},
-    "images in a shard (64 in all)",
-    "relative gap to the whole gradient",
-    "grey: the gap to another random batch",
-    scale="log",
-    marks=True,
-    yscale="log",
-)
-plt.axhline(chance, color="grey")
-plt.show()
-
-# %%
-say(
-    f"The gap to another random batch is {chance:.2f} on average ({min(distances):.2f} to "
-    f"{max(distances):.2f}). The gap of two shards, {own:.2f}, is **{own / chance:.1f} times as large**, "
-    f"and the gap with 2 images in a shard **{gaps[2] / chance:.1f} times**. This is one batch and one "
-    f"untrained network."
-)
-
-# %% [markdown]
-# This is no bug. The average is the exact gradient of a slightly different network, one whose batch norm
-# looks at fewer images at a time. (Some people want this, and call it *ghost batch norm*: Hoffer et al. 2017, [arXiv 1705.08741](https://arxiv.org/abs/1705.08741).) With very few images per
-# shard, the statistics are too noisy. Wu and He 2018
-# ([arXiv 1803.08494](https://arxiv.org/abs/1803.08494)) report for ResNet-50 on ImageNet an error of
-# 23.6 % with 32 images per GPU, 23.7 % with 16, 24.8 % with 8, and 34.7 % with 2.
-#
-# One cure is `net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)`, on GPUs only: it computes the
-# statistics over all devices, at the cost of two more messages per layer. Another is a norm that looks at
-# one image at a time.
-#
-# One more thing is not averaged: batch norm's *running* statistics, which are used in evaluation.
-# PyTorch's wrapper copies those of the first process to all the others before each forward pass.
+# The second gap is no bug. The average is the exact gradient of a slightly different network, whose batch
+# norm looks at fewer images at a time (*ghost batch norm*, Hoffer et al. 2017, [arXiv
+# 1705.08741](https://arxiv.org/abs/1705.08741)). To see whether that matters, we train: with shards of 128
+# images, as here, under "Use it", and with tiny ones under "Break it".
 #
 # ### The same sum on one device
 #
-# A single device can also take the shards one after another, add up the gradients, and step once. This is **gradient accumulation**. It saves no time, but it gives you a
-# batch that does not fit into memory. In PyTorch, `backward` adds to `.grad` anyway, so you only need to
-# weight each loss and to step later:
+# A single device can also take parts of a batch one after another, add up their gradients, and then make
+# one step. This is **gradient accumulation**, and such a part is called a **micro-batch**. It saves no time,
+# but it has two uses:
+#
+# - You can train with a batch that does not fit into memory.
+# - You can try a cluster's batch before you rent the cluster. If a micro-batch has as many images as a shard
+#   there, the gradient is the cluster's, with batch norm too.
+#
+# In PyTorch, `backward` adds to `.grad` anyway. You only need to weight each micro-batch's loss, and to step
+# after the last one:
 
 
 # %%
-def accumulated(shards):
-    images, targets = batch_of_64(0)
+def accumulated(parts):
     net.zero_grad()
-    for x, q in zip(images.chunk(shards), targets.chunk(shards), strict=True):
+    for x, q in zip(pixels.chunk(parts), targets.chunk(parts), strict=True):
         loss = torch.nn.functional.cross_entropy(net(x), q)
-        (loss * len(x) / len(images)).backward()
+        (loss * len(x) / len(pixels)).backward()
     return torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
 
 
 # %% tags=["nbval-check-output"]
 net.eval()
-same = torch.allclose(accumulated(4), gradient(*batch_of_64(0)), rtol=1e-6, atol=1e-9)
-holds(same, "four shards one after another give the gradient of the whole batch")
+same = torch.allclose(accumulated(4), gradient(pixels, targets), rtol=1e-6, atol=1e-9)
+holds(same, "without batch statistics, four micro-batches give the gradient of the whole batch")
 
 # %% [markdown]
 # ## Write it
 #
-# The trick has two parts. First, which process takes which images? Every process draws the same batch
-# from the same seed and keeps every N-th image.
+# The trick has two parts. First, which process takes which images? Every process draws the same batch from
+# the same seed, and process r keeps every N-th image, starting with number r. Three processes divide ten
+# images like this:
 
 
 # %%
@@ -366,12 +372,12 @@ def shard(values, rank, processes):
 [shard(torch.arange(10), rank, 3).tolist() for rank in range(3)]
 
 # %% [markdown]
-# Second, each of N devices holds one long row: how do they average these rows? Sending them all to one
-# device would make that device the bottleneck. In a **ring all-reduce**, the devices form a circle, and
-# each sends only to the next. Every row is cut into N chunks, and each device sends *one* chunk per
-# round: device r begins with chunk r and then passes on the chunk it has just received. For N - 1 rounds,
-# the receiver *adds* its own numbers. For N - 1 more, it *replaces* them with the finished sums. Dividing
-# these sums by N gives the average.
+# Second, each of N devices holds one long vector, and all need the average. If one device collected all
+# vectors, it would be the bottleneck. In a **ring all-reduce**, each device sends only to the next one in a
+# circle. Every vector is cut into N chunks, and a device sends *one* chunk per round: device r begins with
+# chunk r and then passes on the chunk that it has just received. In the first N - 1 rounds, the receiver
+# *adds* its own numbers. In the other N - 1, it *replaces* them with the finished sums. `ring` yields what
+# all devices hold after each round. It ends with the sums, and dividing them by N gives the average.
 
 
 # %%
@@ -389,47 +395,55 @@ def ring(held):  # held[rank, chunk]
 
 
 # %% [markdown]
-# Let every number be 1. The value of a chunk then shows how many devices have contributed to it. We draw
-# the four chunks as *a* to *d*. An arrow names the chunk that a device sends next; finished sums have a
-# thick frame.
+# Four devices begin like this, each with its chunks *a* to *d*. The letter on an arrow is the chunk that
+# travels first. If every number is 1 at the start, the value of a chunk shows how many devices have
+# contributed to it.
 
 # %%
-from fasttricks.course import circle
+from fasttricks.course import circle, tally
 
 states = list(ring(torch.ones(4, 4)))
-circle(states, {0: "start", 1: "after round 1", 3: "after round 3"})
+circle(states, {0: "start"})
 plt.show()
 
 # %% [markdown]
-# Follow chunk *a*. Device 0 sends its 1, so device 1 has 2 after the first round. It sends these on, so
-# device 2 has 3 after the second round, and device 3 has 4 after the third: a finished sum. The other
-# chunks do the same, each starting at another device. Every device now has one finished chunk, and three
-# more rounds carry the finished chunks around the ring. All rounds as numbers, a row for each device:
+# Here are all the rounds, with a row for each device:
 
 # %%
-from fasttricks.course import tally
-
 titles = ["start"] + [f"round {number}" for number in range(1, len(states))]
 tally(states, titles, "chunk", "device", "abcd")
 plt.show()
 
 # %% [markdown]
+# Follow chunk *a*. Device 0 sends its 1, so device 1 has 2 after round 1. It sends these on, so device 2 has
+# 3 after round 2, and device 3 has 4 after round 3: a finished sum. The other chunks do the same, each
+# starting at another device. Three more rounds carry the finished sums around the ring.
+#
 # Now count the bytes. In each of the 2 (N - 1) rounds, a device sends one chunk, an N-th of the gradient.
-# In total, it sends 2 (N - 1) / N times the gradient's bytes: less than twice, *however many devices
-# there are*.
+# In total, that is 2 (N - 1) / N times the gradient: less than twice, *however many devices there are*.
 
 # %%
-sent = {n: 2 * (n - 1) / n * size / 1e6 for n in (2, 8, 256)}
+travels = {n: 2 * (n - 1) / n * size / 1e6 for n in (2, 8, 256)}
 say(
-    f"The gradient of our network is {size / 1e6:.2f} MB. Each of 2 devices sends {sent[2]:.2f} MB per "
-    f"step, each of 8 devices {sent[8]:.2f} MB, and **each of 256 devices {sent[256]:.2f} MB**."
+    f"The gradient of our network is {size / 1e6:.2f} MB. In each step, each of 2 devices sends "
+    f"{travels[2]:.2f} MB, each of 8 devices {travels[8]:.2f} MB, and **each of 256 devices "
+    f"{travels[256]:.2f} MB**."
+)
+say(
+    f"But each round also has a fixed delay, which no bandwidth removes. On this machine, averaging the "
+    f"whole gradient takes {1e3 * averaging[size]:.2f} ms, and averaging a single number "
+    f"{1e3 * averaging[4]:.2f} ms."
 )
 
 # %% [markdown]
-# `DistributedDataParallel`, PyTorch's wrapper, called **DDP** for short, even hides part of that cost.
-# The backward pass finishes the last layer's gradients first. DDP collects finished gradients in
-# **buckets** (by default, 1 MiB for the first and 25 MiB for the others) and sends each full bucket while
-# earlier layers are still being computed.
+# A ring of 1,024 devices has 2,046 such rounds, so large machines use trees, or rings of rings. PyTorch
+# leaves the all-reduce to a library: on CPUs gloo, whose default is a ring, and on GPUs NCCL, which chooses
+# between rings and trees.
+#
+# PyTorch's wrapper for all this is `DistributedDataParallel`, **DDP** for short. It can hide part of the
+# cost. The backward pass finishes the last layer's gradients first. DDP
+# collects finished gradients in **buckets** (by default, 1 MiB for the first and 25 MiB for the others) and
+# sends a full bucket while it computes earlier layers.
 
 # %%
 compute = [("forward", 0, 3), ("backward", 3, 9)]
@@ -445,8 +459,8 @@ timeline(
 plt.show()
 
 # %% [markdown]
-# Only the last bucket delays the step. A small network's gradient fits into one or two buckets, so little
-# overlaps.
+# In buckets, only the last message delays the step. On a CPU, our package uses DDP with a single bucket,
+# because no core is free to send earlier. So nothing was hidden in the times stored here.
 #
 # ## Check it
 #
@@ -455,20 +469,20 @@ plt.show()
 # %% tags=["nbval-check-output"]
 rows = torch.arange(101)
 parts = [distributed.shard(rows, rank, 4) for rank in range(4)]
-same = all(torch.equal(part, shard(rows, rank, 4)) for rank, part in enumerate(parts))
+same = all(torch.equal(piece, shard(rows, rank, 4)) for rank, piece in enumerate(parts))
 holds(same, "our function matches the package's")
 holds(torch.equal(torch.cat(parts).sort().values, rows), "every row is in exactly one shard")
 
 # %% [markdown]
-# PyTorch's own `DistributedSampler` makes all shards the same length by
-# showing some images twice. That is harmless for training, but wrong for measuring accuracy.
+# PyTorch's own `DistributedSampler` makes all shards equally long by repeating some images. That is harmless
+# in training, but it makes a measured accuracy wrong.
 
 # %% tags=["nbval-check-output"]
 from torch.utils.data import DistributedSampler
 
 samplers = [DistributedSampler(rows, 4, rank, shuffle=False) for rank in range(4)]
 counted = sum(len(list(sampler)) for sampler in samplers)
-holds(counted == 104, "DistributedSampler counts 104 of 101 images")
+holds(counted == 104, "DistributedSampler hands out 104 indices for 101 images")
 
 # %% [markdown]
 # We check the ring too, with five devices and different numbers:
@@ -481,7 +495,7 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # %% [markdown]
 # ## In your own loop
 #
-# You do not need this package. Here is a whole script, `train_ddp.py`, in ordinary PyTorch:
+# You do not need our package. Here is a script, `train_ddp.py`, in ordinary PyTorch:
 #
 # ```python
 # import os
@@ -495,7 +509,9 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 #
 # gpu, local = torch.cuda.is_available(), int(os.environ["LOCAL_RANK"])
 # device = torch.device("cuda", local) if gpu else torch.device("cpu")
-# dist.init_process_group("nccl" if gpu else "gloo", device_id=device if gpu else None)
+# if gpu:
+#     torch.cuda.set_device(device)
+# dist.init_process_group("nccl" if gpu else "gloo")
 # rank, processes = dist.get_rank(), dist.get_world_size()
 # torch.manual_seed(0)
 # if local == 0:  # one process on each machine downloads, and the others wait
@@ -505,8 +521,8 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # sampler = DistributedSampler(data, drop_last=True)  # each process gets its own part
 # loader = DataLoader(data, 128 // processes, sampler=sampler, drop_last=True)
 # net = timm.create_model("test_resnet", in_chans=1, num_classes=10).to(device)
-# wrapped = DistributedDataParallel(net, device_ids=[local] if gpu else None)
-# torch.manual_seed(rank)  # from here on, each process draws its own augmentation and dropout
+# wrapped = DistributedDataParallel(net, device_ids=[device] if gpu else None)
+# torch.manual_seed(rank)  # other random numbers in each process, if you add dropout or augmentation
 # optimizer = torch.optim.AdamW(wrapped.parameters(), lr=1e-3)
 # for epoch in range(2):
 #     sampler.set_epoch(epoch)  # another order, the same for all processes
@@ -524,8 +540,10 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # dist.destroy_process_group()
 # ```
 #
-# You do not start it with `python`, but with **torchrun**, PyTorch's launcher, which starts the processes
-# and tells each its number, the *rank*:
+# The sampler's `drop_last` leaves out a few images instead of repeating some. The loader's leaves out the
+# last, smaller batch, so that all shards are equal.
+#
+# You start the script with **torchrun**, which starts the processes and tells each its number, the *rank*:
 #
 # ```
 # torchrun --standalone --nproc-per-node 2 train_ddp.py
@@ -537,27 +555,25 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # Five classic bugs:
 #
 # 1. **`sampler.set_epoch` is missing.** Every epoch then has the same order. No error appears.
-# 2. **The batch size is per process.** `DataLoader(data, 128)` in four processes is a global batch of
-#    512, whose learning rate is too low (chapter 2).
+# 2. **The batch size is per process.** `DataLoader(data, 128)` in four processes makes a global batch of
+#    512, for which the old learning rate is usually too low (chapter 2).
 # 3. **`net(x)` instead of `wrapped(x)`.** The gradients are never averaged, and the copies drift apart
 #    without an error.
-# 4. **Every process saves, downloads, or logs.** They overwrite one file. Let rank 0 do it, and make the
+# 4. **Every process saves, downloads, or logs.** They overwrite one file. Let rank 0 do it, and let the
 #    others wait with `dist.barrier()` where they need the result.
-# 5. **One process does something that the others do not:** it skips a step, has one batch more, or stops
-#    early. The others wait for its gradients until a timeout, ten minutes with GPUs. This also happens if
-#    only rank 0 calls a function in which all must take part, such as `dist.all_reduce`.
+# 5. **One process does something that the others do not.** It skips a step, stops early, or alone calls
+#    `dist.all_reduce`. The others wait for it until a timeout, ten minutes with GPUs.
 #
-# Four neighbours of DDP:
+# With gradient accumulation, wrap all but the last micro-batch in `with wrapped.no_sync():`. Otherwise, the
+# devices average their gradients after every micro-batch. Do not use `torch.nn.DataParallel`, which copies
+# the network to all GPUs in every step. If the model does not fit into one GPU, use **FSDP**
+# (`torch.distributed.fsdp.fully_shard`), which also divides the weights and the optimizer's state.
 #
-# - With gradient accumulation, wrap all but the last shard in `with wrapped.no_sync():`. Otherwise, the
-#   devices exchange messages after every shard.
-# - Convert to `SyncBatchNorm` (above) before you wrap.
-# - Do not use `torch.nn.DataParallel`: one process copies the network to all GPUs in every step.
-# - **FSDP** (`torch.distributed.fsdp.fully_shard`) also divides the weights and the optimizer's state. Use
-#   it if the model does not fit into one GPU.
+# The course's plain script, [`examples/plain.py`](../examples/plain.py), keeps all images in memory and
+# needs no `DataLoader`. [`examples/distributed.py`](../examples/distributed.py) is the same script for
+# several devices, and here is how the two differ.
 #
-# Our own script keeps all images in memory instead of using a `DataLoader`. To turn it into one for
-# several devices, remove the `-` lines below and add the `+` lines.
+# <details><summary>The difference, line by line: remove the - lines and add the + lines</summary>
 #
 # ```diff
 #  import argparse
@@ -612,295 +628,411 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 #      return net
 # ```
 #
-# The complete script is [`examples/distributed.py`](../examples/distributed.py), and you start it with
-# `torchrun --standalone --nproc-per-node 2 distributed.py`. Every process draws the same order and keeps
-# its share of each batch. That is why all of its processes keep the same seed. The loss is weighted by the
-# share's size, in case the batch does not divide evenly.
+# </details>
+#
+# Every process draws the order and the flips of the whole batch and keeps its share of both. So here, unlike
+# in `train_ddp.py`, all processes keep the same seed. The last shards need not be equal, but DDP divides the
+# sum of the gradients by the number of processes as if they were. Multiplying the loss by
+# `len(rows) * processes / BATCH`, the shard's size over an equal share, makes up for that.
 #
 # ## Use it
 #
-# Now we use real processes. `train` starts them with torchrun, each on its own device. torchrun starts
-# fresh processes, so it does not matter that this notebook has already used the device. The global batch
-# is the same, and so is the seed. On a CPU, the one process now uses *all* the cores, unlike in the first
-# figures, and the others divide them.
+# Now we train, and compare two ways, or *arms*: plain training on one device, and the trick on several. On a
+# CPU, there is a third arm: plain training in one process that uses all cores.
 
 # %%
-together = Distributed(devices, share_devices=True)
-recipes = {"one process": BASELINE, f"{devices} processes": BASELINE + together}
-arms = train_arms(recipes, data, images=budget.images // 2, seeds=min(2, budget.seeds))
-accuracy_table(arms)
+from dataclasses import replace
+
+plain = replace(BASELINE, batch=devices * BASELINE.batch)
+trick = plain + Distributed(devices, share_devices=not enough)
+single, several, whole = "one device", f"{devices} devices", "all cores, no trick"
+arms = {single: (plain, part), several: (trick, part)}  # recipe, cores of each process
+if enough and gpus == 0:
+    arms[whole] = (plain, devices * part)
 
 # %% [markdown]
-# The table's seconds are medians. The next sentence averages the ratios of pairs that share a seed.
+# The `+` adds a trick to a recipe. `share_devices` lets several processes share a device, where there are
+# too few. All arms train with the same seeds, the same number of steps, and the same batch, which gives each
+# of several devices the 128 images of a `BASELINE` batch. Each run starts new processes, and the variable
+# `OMP_NUM_THREADS` tells each of them how many cores to use. (With several processes, `train` sets it
+# itself.)
 
 # %%
-one, many = arms.values()
-scores = [[run.val_accuracy for run in runs] for runs in (many, one)]
-clocks = [[run.train_seconds for run in runs] for runs in (many, one)]
-guess = 1 / len(data.classes)
+import os
+
+from fasttricks import train
+from fasttricks.course import accuracy_table, faster, gained, one_line
+
+
+def run(name, seed):
+    recipe, cores_each = arms[name]
+    os.environ["OMP_NUM_THREADS"] = str(cores_each)
+    label = f"{name}, seed {seed}"
+    images = budget.images * 3 // 4
+    return train(recipe, data, images=images, seed=seed, fresh=True, label=label)
+
+
+runs = {name: [] for name in arms}
+with one_line() as tell:
+    for seed in range(budget.seeds):
+        for name in arms:
+            runs[name].append(run(name, seed))
+    tell(f"{len(arms) * budget.seeds} runs, {len(arms)} arms in turns")
+accuracy_table(runs)
+
+# %% [markdown]
+# Gains are over one device, in percentage points, between two runs with the same seed. Below, "times as fast"
+# is the geometric mean of such pairs, so it can differ a little from the ratio of the table's medians.
+
+# %%
+clocks = {name: [one.train_seconds for one in found] for name, found in runs.items()}
+scores = {name: [one.val_accuracy for one in found] for name, found in runs.items()}
+
+
+def judged(speed, ours, theirs):  # in a word, what the comparison of two lists of seconds says
+    if "about" in speed:
+        return "as fast"
+    return "faster" if sum(ours) < sum(theirs) else "slower"
+
+
+speed = faster(clocks[several], clocks[single])
+verdict = judged(speed, clocks[several], clocks[single])
+
+# %%
+lesson = {
+    "faster": "So **the trick makes this training faster**.",
+    "slower": "So **the trick makes this training slower**.",
+    "as fast": "So **the trick makes no clear difference to the time of this training**.",
+}[verdict]
 say(
-    f"Compared with one process, the accuracy of {devices} processes after "
-    f"{one[0].images_seen / len(data.train):.2f} epochs is **{gained(*scores, guess)}**. Training was "
-    f"**{faster(*clocks)}**."
+    f"Compared with one device, {devices} devices that shared batches of {plain.batch} images trained "
+    f"**{speed}**. {lesson}"
 )
+if plain.batch in gains:
+    say(
+        f"`measure` found {gains[plain.batch]:.2f} times for steps of this size, with batches that are "
+        f"already in memory."
+    )
 
 # %% [markdown]
-# The trick is about time; it must not change what is learned. How did the two get there? As a control, we
-# also plot a second single-process seed.
+# Here is the validation accuracy of seed 0. Each line has its marks after the same numbers of images, so a
+# line that lies further to the left belongs to a faster training run.
 
 # %%
-drawn = {"one process": one[0], f"{devices} processes": many[0]}
-if len(one) > 1:
-    drawn["one process, next seed"] = one[1]
-curves = {
-    name: ([point[0] for point in run.curve], [point[2] for point in run.curve])
-    for name, run in drawn.items()
-}
-plot(curves, "images seen", "validation accuracy", marks=True)
+curves = {}
+for name, found in runs.items():
+    _, seconds, accuracies = zip(*found[0].curve, strict=True)
+    curves[name] = (seconds, accuracies)
+plot(curves, "seconds of training", "validation accuracy", marks=True)
 plt.show()
 
+# %% [markdown]
+# What about the accuracy? With several devices, batch norm sees 128 images at a time instead of the whole
+# batch. Did the different gradient that batch norm caused above do harm?
+
 # %%
-ends = [curve[1][-1] for curve in curves.values()]
-apart = [100 * abs(ends[0] - other) for other in ends[1:]]
+guess = 1 / len(data.classes)
+learned = gained(scores[several], scores[single], guess)
+seen = runs[single][0]
+largest = max(100 * abs(a - b) for a, b in zip(scores[several], scores[single], strict=True))
+if "about the same" in learned:
+    harm = f"changed the accuracy of these short runs by at most {largest:.1f} points"
+elif "lower" in learned:
+    harm = "cost accuracy in these short runs"
+elif "higher" in learned:
+    harm = "did no harm in these short runs"
+else:
+    harm = "may have done harm or not: these short runs cannot tell"
 say(
-    f"At the last mark, one process and {devices} processes with the same seed are **{apart[0]:.1f} "
-    f"points** apart. "
-    + (
-        f"Two seeds of one process are **{apart[1]:.1f} points** apart."
-        if len(one) > 1
-        else "There is only one seed here to compare that with."
-    )
+    f"After {seen.images_seen / len(data.train):.2f} epochs, this is the accuracy of {devices} devices "
+    f"compared with one: **{learned}**. So the different gradient **{harm}**."
 )
 
 # %% [markdown]
-# The gap at one step of an untrained network cannot tell how far two runs end up from each other. Only
-# training can. (We compare the last marks because early on, the running statistics lag behind the
-# weights.)
+# What if the trick adds no device? This is the comparison of our study, which had batches of 128: the same
+# cores, once used by one process and once divided among several.
+
+# %%
+if whole in runs:
+    against = faster(clocks[several], clocks[whole])
+    outcome = judged(against, clocks[several], clocks[whole])
+    lesson = {
+        "faster": "Even so, several processes used these cores better than one.",
+        "slower": "So here **the trick costs time**.",
+        "as fast": "So here **the trick gains nothing**.",
+    }[outcome]
+    say(
+        f"Compared with one process that uses all {devices * part} cores, {devices} processes trained "
+        f"**{against}**. {lesson}"
+    )
+elif enough:
+    say("Here each process had a GPU of its own, so this comparison does not apply.")
+else:
+    say(
+        f"Here {devices} processes shared what one process had to itself. They trained **{speed}**, compared "
+        f"with it."
+    )
+
+# %% [markdown]
+# Finally, we check that the comparison was fair:
 
 # %% tags=["nbval-check-output"]
-alike = all(
-    (a.steps, a.images_seen) == (b.steps, b.images_seen) for a, b in zip(one, many, strict=True)
-)
-holds(alike, "the same number of steps and images for any number of processes")
-holds({run.processes for run in many} == {devices}, "and there were as many processes as asked for")
+worked = {(one.steps, one.images_seen) for found in runs.values() for one in found}
+holds(len(worked) == 1, "the same number of steps and images in every run")
+holds({one.processes for one in runs[several]} == {devices}, "and a process for each device")
 
 # %% [markdown]
 # ## Break it: too few images for batch norm
 #
-# How few images may a shard have? To find out, we need no cluster. One process can play all the devices:
-# with `accumulate=64`, it cuts each batch of 128 into 64 shards of 2 images, as 64 devices would, and
-# computes them one after another.
+# How small can a shard get? With few images, the mean and the standard deviation that batch norm computes
+# are noisy, and each image is changed by whichever others happen to be in its shard. In evaluation, batch
+# norm uses averages over many steps, so it then works with other statistics than in training.
+#
+# With gradient accumulation, we can try this without a cluster. With `accumulate=64`, one process cuts each
+# batch of 128 images into 64 micro-batches of 2, as many images as each of 64 devices would have. We compare
+# that with micro-batches of 16 and with undivided batches.
 
 # %%
-tiny = {}
-for count in (1, 16, 64):
-    images = BASELINE.batch // count
-    recipe, few = BASELINE + Distributed(1, accumulate=count), min(budget.images // 8, 3_200)
-    tiny[images] = train(recipe, data, images=few, evaluations=1, label=f"{images} in a shard")
+from fasttricks.course import train_arms
+
+per_shard = {BASELINE.batch // count: count for count in (1, 8, 64)}
+cut = {
+    f"{images} images in a shard": BASELINE + Distributed(1, accumulate=count)
+    for images, count in per_shard.items()
+}
+tiny = train_arms(cut, data, images=min(budget.images // 8, 3_200), evaluations=1)
 
 # %% [markdown]
-# Do not compare the accuracies printed above. Running statistics move by a tenth in every forward pass, and
-# with 64 shards, a step has 64 of these. So they lag behind the weights least where the shards are
-# smallest. For a fair comparison, we compute them anew for all three, from 2,000 training images.
+# The stored averages, called *running* statistics, move by a tenth in every forward pass. A step with 64
+# micro-batches has 64 forward passes, and one with an undivided batch has one, so in a short training run
+# the undivided batches would be at a disadvantage. We therefore recompute these statistics for all networks,
+# from the same 2,000 training images. (A cluster does not have this problem.)
 
 # %%
 from torch.optim.swa_utils import update_bn
 
 from fasttricks.loop import accuracy
 
-found = {}
-for images, run in tiny.items():
-    update_bn((data.normalise(x) for x in here.train.x[:2000].split(500)), run.net)
-    found[images] = accuracy(run.net, here, here.val, run.recipe)
+
+def fair_accuracy(run):
+    update_bn((data.normalise(x) for x in ready.train.x[:2000].split(500)), run.net)
+    return accuracy(run.net, ready, ready.val, run.recipe)
+
+
+# %% [markdown]
+# Here is that accuracy for each seed and each shard size:
+
+# %%
+found = {
+    images: [fair_accuracy(run) for run in runs]
+    for images, runs in zip(per_shard, tiny.values(), strict=True)
+}
+lines = {
+    f"seed {seed}": (list(found), accuracies)
+    for seed, accuracies in enumerate(zip(*found.values(), strict=True))
+}
 plot(
-    {"": (list(found), list(found.values()))},
-    "images in a shard (128 in a batch)",
+    lines,
+    f"images in a shard ({BASELINE.batch} in a batch)",
     "validation accuracy",
-    "one seed each",
     scale="log",
     marks=True,
 )
 plt.show()
 
 # %%
+undivided, sixteen, two = found.values()
+enough_for_norm, few = gained(sixteen, undivided, guess), gained(two, undivided, guess)
+seen = next(iter(tiny.values()))[0]
 say(
-    f"After {tiny[2].images_seen:,} images ({tiny[2].images_seen / len(data.train):.2f} epochs), the "
-    f"accuracy with undivided batches is {found[128]:.3f}. Compared with that, accuracy is "
-    f"{gained([found[8]], [found[128]], guess)} with 8 images per shard, and "
-    f"**{gained([found[2]], [found[128]], guess)}** with 2."
+    f"Compared with undivided batches after {seen.steps} steps ({seen.images_seen / len(data.train):.2f} "
+    f"epochs), the accuracy with 2 images in a shard is **{few}**. With 16 images, it is "
+    f"**{enough_for_norm}**."
+)
+to_sixteen, to_two = sum(undivided) - sum(sixteen), sum(sixteen) - sum(two)
+if "lower" not in few:
+    judged_norm = "we cannot tell how many images in a shard are too few for batch norm"
+elif to_two > 5 * abs(to_sixteen):
+    judged_norm = (
+        "2 images in a shard are too few for batch norm, and nearly all of the accuracy is lost "
+        "between 16 and 2"
+    )
+else:
+    judged_norm = "2 images in a shard are too few for batch norm, and 16 do not avoid the drop"
+say(f"So in the first steps of training, **{judged_norm}**.")
+
+# %% [markdown]
+# We did not train to the end, but Wu and He 2018 did ([arXiv
+# 1803.08494](https://arxiv.org/abs/1803.08494)). They report for ResNet-50 on ImageNet an error of 23.6 %
+# with 32 images per GPU, 23.7 % with 16, 24.8 % with 8, and 34.7 % with 2.
+#
+# There are two cures. `torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)`, called before you wrap the
+# network, computes the statistics over all devices. It needs GPUs and more messages. Or use a norm that
+# looks at one image at a time, such as their group norm.
+#
+# ## Break it: too little work to share
+#
+# Why does sharing a small batch pay less? Perfect would be an N-th of the time that one device needs for
+# the whole batch. Two obstacles add to it:
+#
+# 1. The part of the step that does not depend on the images **does not shrink** with the shard.
+# 2. **Working together** has a price: the averaging, and the rest. (The devices wait for the slowest of
+#    them, for example, and the cores of one CPU compete for memory bandwidth and cache.)
+#
+# The table breaks down one step, for the smallest and the largest batch we divided.
+
+# %%
+import pandas as pd
+
+
+def apart(batch):  # milliseconds of the devices' step
+    share = batch // devices
+    together = joint[share] - alone[share]
+    return {
+        f"perfect: one device's step / {devices}": 1e3 * alone[batch] / devices,
+        "+ does not shrink": 1e3 * (alone[share] - alone[batch] / devices),
+        "+ the averaging by itself": 1e3 * averaging[size],
+        "+ the rest of working together": 1e3 * (together - averaging[size]),
+        "= measured": 1e3 * joint[share],
+    }
+
+
+steps = {f"{batch} images": apart(batch) for batch in (small, large)}
+pd.DataFrame(steps).round(1)
+
+# %% [markdown]
+# The unit is milliseconds. A number below zero means that this part took less time than expected.
+
+# %%
+perfect, fixed, message, rest, measured = steps[f"{small} images"].values()
+names = {"the part that does not shrink": fixed, "the averaging by itself": message}
+names["the rest of working together"] = rest
+cause = max(names, key=names.get)
+say(
+    f"With a batch of {small}, the devices need {measured:.1f} ms instead of {perfect:.1f}. The largest part "
+    f"of the difference is **{cause}**, {names[cause]:.1f} ms."
+)
+lost = {batch: max(0, 1 - gains[batch] / devices) for batch in (small, large)}
+less = "smaller" if lost[large] < lost[small] else "no smaller"
+say(
+    f"All obstacles together take {100 * lost[small]:.0f} % of the step with {small} images and "
+    f"{100 * lost[large]:.0f} % with {large}. So **with the larger batch, their share is {less}**."
 )
 
 # %% [markdown]
-# ## Break it: too little work for the messages
-#
-# How far are N devices from N times the speed, and where does the rest go? There are two ways to measure:
-#
-# - **Weak scaling**: each device gets as many images as the single one had. A perfect machine does N times
-#   the work in the *same* time.
-# - **Strong scaling**: the batch of the single device is divided among all of them. A perfect machine
-#   needs an *N-th* of the time.
-#
-# The **efficiency** is the perfect time divided by the measured time. We take both from the times
-# measured at the beginning, where `crowd[b]` has b images on *each* device.
+# So do not shrink the shard. If each device *keeps* its batch, the global batch grows with the number of
+# devices, and no shard gets smaller. The next figure compares this with sharing. On its x axis is the batch
+# that one device had before the others came.
 
 # %%
-weak = [alone[b] / crowd[b] for b in batches]
-strong = [alone[b * devices] / devices / crowd[b] for b in batches[:-1]]
-say(
-    f"With {batches[0]} images per device, the efficiency is {100 * weak[0]:.0f} % (weak) and "
-    f"{100 * strong[0]:.0f} % (strong). With {batches[-2]} images per device, it is "
-    f"**{100 * weak[-2]:.0f} %** and **{100 * strong[-1]:.0f} %**. At {100 / devices:.0f} %, {devices} devices "
-    f"together are as fast as one."
-)
-
-# %% [markdown]
-# Two things keep strong scaling below 100 %: part of a step does not shrink with the shard, and the devices
-# must average their gradients. We take a step apart: the perfect time, the excess of one device over it,
-# and the price of working together.
-
-# %%
-low, high = batches[0], batches[-1]
-
-
-def apart_into(images):  # seconds of a step with so many images on each device
-    perfect = alone[images * devices] / devices
-    return perfect, alone[images] - perfect, crowd[images] - alone[images]
-
-
-perfect, excess, joint = apart_into(low)
-shrinks = alone[low * devices] / alone[low]
-say(
-    f"{low * devices} images take one device {1e3 * alone[low * devices]:.1f} ms, so {devices} devices "
-    f"should need {1e3 * perfect:.1f} ms. They need {1e3 * crowd[low]:.1f} ms. Of the difference, "
-    f"**{1e3 * excess:.1f} ms** are there because {low} images still take one device "
-    f"{1e3 * alone[low]:.1f} ms ({devices} times the images take it {shrinks:.1f} times as long). Working "
-    f"together costs **{1e3 * joint:.1f} ms**. For comparison, the all-reduce by itself takes "
-    f"**{1e3 * reduce:.1f} ms**."
-)
-
-# %% [markdown]
-# What the all-reduce does not explain of that price must come from elsewhere: DDP's own work, the wait for
-# the slower process, or shared memory. Faster links would not help with these, nor with the excess. How
-# do both change with the batch? (A value below 1 means that small shards take less time per image, for
-# example because they fit into a cache.)
-
-# %%
-steps = [apart_into(images) for images in batches[:-1]]
-free = [(perfect + excess) / perfect for perfect, excess, _ in steps]
-whole_step = [sum(parts) / parts[0] for parts in steps]
+kept = {batch: devices * alone[batch] / joint[batch] for batch in batches}
 plot(
-    {"measured": (batches[:-1], whole_step), "if working together were free": (batches[:-1], free)},
-    "images per device",
-    "times the perfect step",
-    "grey: the perfect step",
+    {
+        "each device keeps this batch": (batches, list(kept.values())),
+        "the devices share this batch": (batches[1:], list(gains.values())),
+    },
+    "images in the batch of one device",
+    "times as many images per second",
+    f"grey: no gain (1) and perfect ({devices})",
     scale="log",
     marks=True,
 )
 plt.axhline(1, color="grey")
+plt.axhline(devices, color="grey")
 plt.show()
 
 # %%
+better = sum(kept[batch] > gains[batch] for batch in gains)
+where = "at every size" if better == len(gains) else f"at {better} of {len(gains)} sizes"
+working = [batch for batch in kept if all(kept[larger] > 1.1 for larger in kept if larger >= batch)]
+middle = batches[len(batches) // 2]
+from_where = f" It gains at least 10 % from {working[0]} images on each device." if working else ""
 say(
-    f"With {low} images per device, a step takes **{whole_step[0]:.1f} times** the perfect time, and "
-    f"would still take {free[0]:.1f} times if working together were free. With {batches[-2]}, these are "
-    f"**{whole_step[-1]:.1f}** and {free[-1]:.1f} times."
+    f"With {middle} images, sharing them brings {gains[middle]:.2f} times the images per second of one "
+    f"device, and keeping them on each brings {kept[middle]:.2f} times. **Keeping the batch brings more "
+    f"images per second {where}.**{from_where}"
 )
 
 # %% [markdown]
-# ## Will it pay for you?
+# But a larger global batch also means fewer steps per epoch. Chapter 2 asks whether the network still learns
+# as much from the same images.
 #
-# Processes on one machine tell us nothing about a cluster's network. But you can estimate the messages. DDP
-# sends during the backward pass, so they cost almost nothing if they are done before it ends. This is the
-# bandwidth that a device then needs:
-
-
-# %%
-def bandwidth(gradient_bytes, seconds, processes):  # in GB/s
-    return 2 * (processes - 1) / processes * gradient_bytes / seconds / 1e9
-
-
-print(f"{bandwidth(100e6, 0.125, 256):.1f} GB/s")
-
-# %% [markdown]
-# These are the numbers of Goyal et al. 2017: a gradient of 100 MB for ResNet-50, and about 0.125 seconds of
-# backward pass for 32 images. Their network had 50 Gbit/s, which is 6.25 GB/s. The estimate leaves out
-# that each round has a fixed delay, and a ring of 1,024 devices has 2,046 rounds. Large machines therefore
-# use trees and rings of rings.
-#
-# In our own network, the backward pass is roughly two thirds of a step:
-
-# %%
-wanted = [bandwidth(size, 2 / 3 * alone[b], devices) for b in (low, high)]
-reached = bandwidth(size, reduce, devices)
-say(
-    f"To hide its messages, our network needs **{wanted[0]:.3f} GB/s** with {low} images on each device, "
-    f"and {wanted[1]:.3f} GB/s with {high}. The all-reduce that we timed reached **{reached:.3f} GB/s**, "
-    f"which is {'enough' if reached > max(wanted) else 'not enough'}. With {low} images on each, {devices} "
-    f"devices were {gains[0]:.2f} times as fast as one. "
-    + ("So bandwidth was not what they lacked." if reached > max(wanted) and gains[0] < 1.1 else "")
-)
-
-# %% [markdown]
 # ## What to remember
 #
-# The card promises the same gradient for less time, if computation takes much longer than communication.
-# What did we see?
+# What became of the card's promises?
 
 # %%
 say(
-    f"**The same gradient**: without batch statistics, to {stored:.0e}, and in training, the accuracy was "
-    f"{gained(*scores, guess)}. **For less time**: {gains[0]:.2f} times as fast with a batch of "
-    f"{batches[1]}, {gains[-1]:.2f} times with {batches[-1]}. **If computation takes much longer than "
-    f"communication**: with {low} images, it takes {alone[low] / reduce:.0f} times as long as an "
-    f"all-reduce, and {devices} devices reach {100 * strong[0]:.0f} % of the perfect speed."
+    f"- **The same gradient:** yes, up to {stored:.0e}, without batch statistics. With them, the gap was "
+    f"{own:.2f}. The accuracy of {devices} devices, compared with one: {learned}."
+)
+times = {batch: alone[batch // devices] / averaging[size] for batch in gains}
+if gains[large] <= 1.1:
+    long = "not seen here."
+elif gains[small] > 1.1:
+    long = "it paid at every size."
+else:
+    long = "yes."
+say(
+    f"- **It pays when computation takes much longer than communication:** {long} With {large} images, "
+    f"computing took {times[large]:.1f} times as long as averaging, and the speed-up was {gains[large]:.2f}. "
+    f"With {small} images, the numbers were {times[small]:.1f} and {gains[small]:.2f}."
 )
 
+# %%
+small_fails = "yes" if gains[small] < 1.1 else "not here"
+say(
+    f"- **It fails when the shard is small:** {small_fails}, with {small // devices} images on each device "
+    f"(see above). And with 2 images in a shard, the accuracy with batch norm was {few}. We tried no smaller "
+    f"network."
+)
+if whole in runs or not enough:
+    shared, outcome = (against, outcome) if whole in runs else (speed, verdict)
+    failed = "not here" if outcome == "faster" else "yes"
+    say(
+        f"- **It fails when the processes share what one process could use alone:** {failed}. {devices} "
+        f"processes on the {'GPU' if gpus else 'cores'} of one trained {shared}."
+    )
+
 # %% [markdown]
-# So the card's condition needs a second one: **a step must also get shorter when its shard gets
-# smaller.** What does not shrink, every device has to do again, and no network can speed that up. And working
-# together can cost more than the message: rule 5 finds out.
+# On several GPUs, these numbers will differ, so these five rules help you to find your own:
 #
-# A rule of thumb:
-#
-# 1. First fill one device: raise its batch until the images per second no longer rise.
-# 2. Then add devices, and let each keep that batch. The global batch grows, so scale the learning rate
+# 1. **Fill one device first.** Raise its batch until the images per second no longer rise.
+# 2. **Then add devices, and let each keep that batch.** The global batch grows, so scale the learning rate
 #    (chapter 2).
-# 3. Time one device with your batch and with an N-th of it. The ratio of the two is the most that N
-#    devices can gain. If it is near 1, do not divide that batch.
-# 4. With batch norm, keep at least about 16 images on each device (below that, Wu and He's error rises; we
-#    tried only 8 and 2), or use `SyncBatchNorm`.
-# 5. Before a long run, time 50 steps on one device and on all of them. If the gain is smaller than rule 3
-#    allows, the difference is the price of working together. Look there first.
+# 3. **If the global batch must stay, time one device with the whole batch and with an N-th of it.** The
+#    ratio of the two times is the most that N devices can gain. If it is near 1, do not share that batch.
+# 4. **Before a long run, time 50 steps on one device and on all of them.** If the gain is far below the
+#    ratio of rule 3, working together is too expensive. Then use a larger batch or fewer devices.
+# 5. **With batch norm, keep about 16 images or more on each device** (see Wu and He's figures), or use
+#    `SyncBatchNorm`. If you must go lower, try it first on one device, with gradient accumulation.
 #
 # ## Questions
 #
-# **1. DDP averages the gradients. Must I change the learning rate when I go from one GPU to four?**
+# **1. Must I change the learning rate when I go from one GPU to four?**
 #
-# <details><summary>Answer</summary>Not if the global batch stays the same and each GPU takes a quarter of
-# it. If each GPU keeps its batch size, the global batch is four times as large, and chapter 2 explains
-# what to do.</details>
+# <details><summary>Answer</summary>Not if the global batch stays the same, because DDP averages the
+# gradients. If each GPU keeps its batch, the global batch grows: see chapter 2.</details>
 #
 # **2. Why do the bytes that a device sends in a ring hardly depend on the number of devices?**
 #
-# <details><summary>Answer</summary>More devices mean more rounds but smaller chunks: in total, each
-# device sends 2 (N - 1) / N times the gradient. But each round has a fixed delay, and these delays add up.</details>
+# <details><summary>Answer</summary>More devices mean more rounds but smaller chunks: in total, each device
+# sends 2 (N - 1) / N times the gradient, which is less than twice.</details>
 #
 # **3. Each process shuffles with its own seed. What goes wrong?**
 #
-# <details><summary>Answer</summary>Shards taken from different orders overlap: some images are seen twice
-# in an epoch, others never. All processes must draw the same order and take different parts of
-# it.</details>
+# <details><summary>Answer</summary>Shards of different orders overlap: some images are seen twice in an
+# epoch, others never. All processes must draw the same order and take different parts of it.</details>
 #
 # **4. Your accuracy with four GPUs differs in the third digit from that with one. Is this a bug?**
 #
-# <details><summary>Answer</summary>Not necessarily: batch norm sees only a quarter of the batch, and sums
-# are rounded in a different order. Compare the difference with the spread over seeds.</details>
+# <details><summary>Answer</summary>Not necessarily. Batch norm sees only a quarter of the batch, and sums
+# are rounded differently. Compare it with the difference between two seeds.</details>
 #
 # **5. What must be the same on every process, and what must not?**
 #
-# <details><summary>Answer</summary>The same: the initial weights, the order of the images, and the
-# learning rate at each step. Different: the shard, and the randomness applied to each shard's images.
-# Therefore `train_ddp.py` seeds with the rank after it has built the network.</details>
+# <details><summary>Answer</summary>The same: the initial weights, the order of the images, and the learning
+# rate. Different: the shard, and the randomness applied to its images.</details>
 #
 # ## Exercises
 #
@@ -979,5 +1111,5 @@ check("distributed", 3, combine)
 # - Li et al. 2020, [arXiv 2006.15704](https://arxiv.org/abs/2006.15704): how DDP works, including buckets
 #   and overlap.
 # - Goyal et al. 2017, [arXiv 1706.02677](https://arxiv.org/abs/1706.02677): ImageNet in one hour.
-# - Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations",
-#   Journal of Parallel and Distributed Computing 69: the ring, and why no algorithm sends fewer bytes.
+# - Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations", Journal
+#   of Parallel and Distributed Computing 69: the ring, and why no algorithm sends fewer bytes.
