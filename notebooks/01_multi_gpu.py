@@ -19,18 +19,18 @@
 # # 1. Multi-GPU training
 #
 # If you have two GPUs, each can take half of every batch. They average their gradients, and then both make
-# the same step. This chapter shows that one GPU with the whole batch would make that step too, unless the
-# network has batch norm. It also shows what the averaging costs, when two devices train faster than one, and
-# when a batch is too small to be shared.
+# the same step. One GPU with the whole batch would make that step too, unless the network has *batch norm*, a
+# layer that looks at all images of a batch at once. Ours has it. We shall see what that changes, and when two
+# devices train faster than one.
 #
-# Goyal et al. 2017 ([arXiv 1706.02677](https://arxiv.org/abs/1706.02677)) used this trick to train
-# ResNet-50 on ImageNet **in one hour on 256 GPUs**. They report that about 90 % of the perfect speed-up
-# remained when they went from 8 GPUs to 256.
+# Goyal et al. 2017 ([arXiv 1706.02677](https://arxiv.org/abs/1706.02677)) trained ResNet-50 on ImageNet **in
+# one hour on 256 GPUs** in this way. But each GPU kept 32 images, so they enlarged the batch instead of
+# dividing it.
 #
-# **We have not measured it on several GPUs.** The numbers stored here come from two CPU cores, each of
-# which plays the part of a GPU. If you have several GPUs, run the notebook, and its sentences will describe
-# yours. (Kaggle's free "GPU T4 x2" has two.) In this chapter, a *device* is one GPU, or, on a machine
-# without GPUs, one of the equal parts into which we divide its cores: in the numbers stored here, one core.
+# **We have not measured it on several GPUs.** The numbers stored here come from two CPU cores, each of which
+# plays the part of a GPU: below, a *device* is one GPU or, without GPUs, an equal part of the cores. If you
+# have several GPUs (Kaggle's free "GPU T4 x2" has two), run the notebook, and its sentences will describe
+# yours. With one GPU, as in Colab, two processes share it. Everything runs, but do not expect a gain.
 #
 # About 35 minutes to read, and two to run.
 
@@ -39,7 +39,7 @@
 # [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/01_multi_gpu.ipynb)
 # or
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/01_multi_gpu.ipynb).
-# The first cell installs the course if it is missing and prints which machine it has found.
+# The first cell installs the course if it is missing.
 
 # %%
 import importlib.util
@@ -72,13 +72,13 @@ timeline(
         "first of two": half,
         "second of two": half,
     },
-    "one training step, with the same batch",
+    "one training step with the same batch, in the ideal case",
 )
 plt.show()
 
 # %% [markdown]
-# Each of the two needs half of the time to compute a gradient, because it has half of the images. But they
-# must also average their gradients. The trick pays if it saves more time than it costs.
+# Ideally, each of the two needs half of the time to compute a gradient. But they must also average their
+# gradients.
 #
 # We load the data and the network, choose how much to compute on this machine (its *budget*), and count
 # the devices:
@@ -94,9 +94,9 @@ from fasttricks.tricks import distributed
 budget, data = choose_budget(), load()
 gpus, cores = torch.cuda.device_count(), distributed.cores()
 devices = max(2, Distributed().count())
-enough = gpus > 1 or (gpus == 0 and cores >= devices)  # is there a device for each process?
-part = max(1, cores // devices)  # cores of one device, where there is no GPU
-ready = data.to(torch.device("cuda" if gpus else "cpu"), budget.image_size)  # where the network is
+enough = gpus > 1 or (gpus == 0 and cores >= devices)  # False: processes must share a device
+part = max(1, cores // devices)  # cores of one device, if there is no GPU
+ready = data.to(torch.device("cuda" if gpus else "cpu"), budget.image_size)
 network = create(budget.model, data.channels, len(data.classes))
 parameters = sum(parameter.numel() for parameter in network.parameters())
 
@@ -105,8 +105,8 @@ if gpus > 1:
     what = f"This machine has {gpus} GPUs. Each of them is a device."
 elif not enough:
     what = (
-        f"This machine has one {'GPU' if gpus else 'core'}. Below, {devices} processes share it, so nothing "
-        f"can become faster. The figures call them {devices} devices all the same."
+        f"This machine has one {'GPU' if gpus else 'core'}. Below, {devices} processes share it, so do not "
+        f"expect a gain. We call them {devices} devices all the same."
     )
 else:
     what = (
@@ -119,19 +119,56 @@ say(
 )
 
 # %% [markdown]
+# How fast are the devices? `measure` starts a process for each and times training steps with a batch that is
+# already in memory. The devices work in two ways, which take turns because a machine's speed drifts:
+#
+# - `alone`: one device computes, and the others wait.
+# - `together`: all compute, each with its own images, and average their gradients in each step.
+#
+# `averaging` is the time of one *all-reduce* without any training: it adds up the numbers of all processes
+# and gives everyone the sum.
+
+# %%
+from fasttricks.study.limits import measure
+
+size = 4 * parameters  # bytes of the gradient: four for each weight
+batches = [8 * devices**power for power in range(7) if 8 * devices**power <= 512]
+speeds = measure(devices, batches, [4, size])  # batches: images on each device
+alone, together, averaging = speeds.alone, speeds.together, speeds.all_reduce
+
+# %% [markdown]
+# `gains` tells how many times as fast the devices are if they divide a batch equally. We call something
+# faster or slower only if it differs by at least 10 %, because a smaller difference may be drift.
+
+
+# %%
+def verdict(times):
+    return "faster" if times > 1.1 else "slower" if times < 1 / 1.1 else "about as fast"
+
+
+gains = {batch: alone[batch] / together[batch // devices] for batch in batches[1:]}
+small, large = batches[1], batches[-1]
+
+# %%
+words = {"faster": "pays", "slower": "costs time", "about as fast": "makes no clear difference"}
+say(
+    f"**Here, sharing a batch of {large} images {words[verdict(gains[large])]}: {devices} devices are "
+    f"{gains[large]:.2f} times as fast as one. With {small} images, it {words[verdict(gains[small])]}: "
+    f"{gains[small]:.2f} times.**"
+)
+
+# %% [markdown]
 # `BASELINE` is the course's plain training, which chapter 0 explains: AdamW, a constant learning rate, and
-# batches of 128 images. The course adds seven tricks to it, one per chapter.
+# batches of 128 images. The course adds seven tricks to it, one per chapter. The next cell shows what our
+# recorded study has found about this trick, and its *card*, a summary. You may not know a few of their words:
 #
-# The next cell shows what our recorded study has found about this trick, and then the trick's *card*, a
-# summary from the top of its file. They use a few words that you may not know:
-#
-# - *Paired seeds*: both kinds of training were repeated with the same random seeds. A *95 % interval* would
-#   contain the true ratio in about 95 of 100 such studies. 0.5 *times as fast* means twice as long.
+# - *Paired seeds*: both kinds of training used the same random seeds. A *95 % interval* would contain the
+#   true ratio in about 95 of 100 such studies. A ratio above 1 for *leaving out* the trick means that
+#   training is faster without it.
 # - *N* is the number of devices, *B* the number of images in a batch, and a *shard* one process's part of it.
-# - An *all-reduce* adds up the numbers of all processes and gives everyone the sum. "Each sends" means each
-#   process, and "their bytes" are the bytes of its gradients.
+#   "Their bytes" are those of the gradients.
 # - A *slot* is a place in the training loop where tricks act (`single`: only one can). *Meets* names what
-#   the trick interacts with. *Scaling* is chapter 2, and *batch norm* is explained below.
+#   the trick interacts with. *Scaling* is chapter 2.
 
 # %%
 from IPython.display import Markdown
@@ -142,41 +179,18 @@ Markdown(distributed.__doc__)
 # %% [markdown]
 # This study does not tell us what a second device brings. It ran on two cores, and plain training already
 # used both, because PyTorch divides the work of one process among the cores. So the trick added no device,
-# only the averaging. In this chapter, we compare two devices with *one*. Under "Use it", we also repeat the
-# study's comparison.
+# only the averaging. Here, we compare two devices with *one*.
 #
 # ## The problem: one device has a top speed
 #
-# `measure` starts a new process for each device. It times training steps: forward pass, backward pass, and
-# AdamW's update, with a batch that is already in memory. The devices work in two ways, which take turns
-# because a machine's speed drifts:
-#
-# - `alone`: one device computes, and the others wait.
-# - `joint`: all devices compute, each with its own images, and average their gradients in each step. PyTorch
-#   does this (`DistributedDataParallel`, see "Write it").
-#
-# Each time is the median of three turns. `averaging` is the time of one all-reduce without any training. We
-# measure it with as many bytes as our gradient has and with a single number (four bytes).
-
-# %%
-from fasttricks.study.limits import measure
-
-size = 4 * parameters  # bytes of the gradient: four for each weight
-batches = [4 * devices**power for power in range(8) if 4 * devices**power <= 512]
-speeds = measure(devices, batches, [4, size])  # batches: images on each device
-alone, joint, averaging = speeds.alone, speeds.together, speeds.all_reduce
-
-# %% [markdown]
-# Here are the images per second of one device, and of all devices if they divide the batch equally. We
-# measured no shard below 4 images, so their line starts at a larger batch.
+# Here are the images per second of one device, and of all devices that divide the batch, with at least 8
+# images for each.
 
 # %%
 from fasttricks.course import plot
 
 rates = [batch / alone[batch] for batch in batches]
-divided = [batch / joint[batch // devices] for batch in batches[1:]]
-gains = {batch: alone[batch] / joint[batch // devices] for batch in batches[1:]}  # times as fast
-small, large = batches[1], batches[-1]
+divided = [batch / together[batch // devices] for batch in batches[1:]]
 plot(
     {"one device": (batches, rates), f"{devices} devices": (batches[1:], divided)},
     "images in the whole batch",
@@ -188,11 +202,8 @@ plt.show()
 
 # %%
 best, rise = batches[rates.index(max(rates))], rates[-1] / rates[-2]
-if rise > 1.1:
-    how, reached = "makes it faster", "has not reached its top speed yet"
-else:
-    how = "makes it slower" if rise < 0.95 else "hardly makes it faster"
-    reached = "has reached its top speed"
+how = {"faster": "makes it faster", "slower": "makes it slower"}.get(verdict(rise), "hardly helps")
+reached = "has not reached its top speed yet" if rise > 1.1 else "has reached its top speed"
 say(
     f"With {batches[0]} images in a batch, one device processes {rates[0]:,.0f} images per second, and with "
     f"{best} images, {max(rates):,.0f}. Going from {batches[-2]} to {batches[-1]} images {how}. So **one "
@@ -201,29 +212,48 @@ say(
 
 # %% [markdown]
 # Small batches are slow because a part of each step does not depend on the images, such as starting each
-# layer and updating the weights. A larger batch spreads this part over more images. But once a device has
-# reached its top speed, no batch size makes it process more images per second. Does a second device help?
+# layer and updating the weights. A larger batch spreads this part over more images, until the device has
+# reached its top speed. From there on, only a second device can help.
+
 
 # %%
-paying = [
-    batch for batch in gains if all(gains[larger] > 1.1 for larger in gains if larger >= batch)
-]
+import itertools
+
+
+def from_here_on(ratios):  # the smallest batch from which all larger ones are faster
+    found = None
+    for batch in sorted(ratios, reverse=True):
+        if verdict(ratios[batch]) != "faster":
+            break
+        found = batch
+    return found
+
+
+pays_from = from_here_on(gains)
+
+# %%
 say(
-    f"Sharing a batch of {small} images, {devices} devices run at **{gains[small]:.2f} times** the speed of "
-    f"one. Sharing {large} images, they run at **{gains[large]:.2f} times** its speed. A perfect speed-up "
-    f"would be {devices}."
+    f"**Sharing a batch pays from {pays_from} images on.**"
+    if pays_from
+    else "**Sharing a batch does not pay, not even with the largest.**"
 )
 say(
-    f"**Sharing a batch pays from {paying[0]} images on.** We ask for a gain of at least 10 %, because a "
-    f"smaller one may be drift."
-    if paying
-    else "**Sharing a batch pays at none of these sizes.**"
+    f"If one device and {devices} devices each have the batch that suits them best, {devices} devices are "
+    f"{max(divided) / max(rates):.2f} times as fast. Perfect would be {devices}."
 )
 
+# %%
+for fewer, more in itertools.pairwise(batches):
+    if together[more] < together[fewer] / 1.1:
+        say(
+            f"One thing in this figure is strange. {devices} devices with {fewer} images each need "
+            f"{1e3 * together[fewer]:.1f} ms for a step, but with {more} images each, only "
+            f"{1e3 * together[more]:.1f} ms. More work cannot take less time, so something else slows "
+            f"down the short steps. **We have not found out what**, so expect other numbers elsewhere."
+        )
+
 # %% [markdown]
-# On GPUs, the arithmetic is the same. But *how large* a batch must be depends on the machine. GPUs reach
-# their top speed only with far more work, each has its own memory, and their messages travel over other
-# links.
+# How large a batch must be depends on the machine. GPUs reach their top speed only with far more work.
 #
 # ## By hand: half and half is whole
 #
@@ -242,8 +272,7 @@ def slope(x, y):
 slope(x, y), slope(x[:2], y[:2]), slope(x[2:], y[2:])
 
 # %% [markdown]
-# The halves disagree because they contain different images. But the mean of four numbers is also the mean
-# of the means of two halves.
+# The halves disagree. But the mean of four numbers is also the mean of the means of two halves.
 
 # %% tags=["nbval-check-output"]
 from fasttricks.course import holds
@@ -254,10 +283,10 @@ holds(halves == slope(x, y), "two half-batches average to the whole batch's grad
 # %% [markdown]
 # So each device needs only its own images, and the average gradient. If all begin with equal weights, they
 # then take the same step, and their weights stay equal. The learning rate stays the same too, because the
-# gradients are averaged, not added, and the *global* batch, which is the sum of all shards, has not changed.
+# gradients are averaged, not added, and the *global* batch, all shards together, has not changed.
 #
-# This works only if the shards are equal. If one device has three images and the other has one, the plain
-# mean gives the single image too much weight. Each shard must then be weighted by the number of its images.
+# If one device has three images and the other has one, the plain mean gives the single image too much weight.
+# Unequal shards must be weighted by the number of their images.
 
 # %% tags=["nbval-check-output"]
 three, single = slope(x[:3], y[:3]), slope(x[3:], y[3:])
@@ -267,8 +296,8 @@ holds(abs(0.75 * three + 0.25 * single - slope(x, y)) < 1e-6, "weighted by image
 # %% [markdown]
 # ### In a real network
 #
-# Does this hold in a real network, too? We take two batches of 256 validation images, put all gradients into
-# one long vector, and compute in double precision so that rounding cannot hide anything.
+# We take two batches of 256 validation images, put all gradients into one long vector, and compute in
+# double precision so that rounding cannot hide anything.
 
 # %%
 torch.manual_seed(0)
@@ -286,8 +315,9 @@ def gradient(x, q):
 
 
 # %% [markdown]
-# `gaps` compares with the gradient of the first batch: the average over its two shards, and, as a scale, the
-# gradient of the other batch. It gives the lengths of the differences as fractions of that gradient's length.
+# `gaps` compares two vectors with the gradient of the first batch: the average over the shards of that
+# batch, and, to have a scale, the gradient of the other batch. Each gap is the length of the difference, as
+# a fraction of the length of the first batch's gradient.
 
 
 # %%
@@ -299,9 +329,9 @@ def gaps():
 
 
 # %% [markdown]
-# The exception is **batch norm**. In training, this layer subtracts the mean of *its own* batch and divides
-# by its standard deviation, so the images of a batch affect each other, as in no other layer of our network.
-# In evaluation, it uses stored statistics instead. We compute the gaps both ways.
+# Now **batch norm** matters. In training, this layer subtracts the mean of *its own* batch and divides by its
+# standard deviation, so the images of a batch affect each other, as in no other layer of our network. In
+# evaluation, it uses stored statistics instead. We compute the gaps both ways.
 
 # %%
 net.eval()
@@ -323,23 +353,20 @@ holds(
 )
 
 # %% [markdown]
-# The second gap is no bug. The average is the exact gradient of a slightly different network, whose batch
-# norm looks at fewer images at a time (*ghost batch norm*, Hoffer et al. 2017, [arXiv
-# 1705.08741](https://arxiv.org/abs/1705.08741)). To see whether that matters, we train: with shards of 128
-# images, as here, under "Use it", and with tiny ones under "Break it".
+# The second gap is no bug. The average is the exact gradient of a network whose batch norm looks at fewer
+# images at a time (*ghost batch norm*, Hoffer et al. 2017, [arXiv
+# 1705.08741](https://arxiv.org/abs/1705.08741)). Does it hurt accuracy? We try shards of 128 images under
+# "Use it", and tiny ones under "Break it".
 #
 # ### The same sum on one device
 #
 # A single device can also take parts of a batch one after another, add up their gradients, and then make
-# one step. This is **gradient accumulation**, and such a part is called a **micro-batch**. It saves no time,
-# but it has two uses:
+# one step. This is **gradient accumulation**, and such a part is called a **micro-batch**. It saves no
+# time, but you can train with a batch that does not fit into memory, or try a cluster's batch before you
+# rent the cluster. If a micro-batch has as many images as a shard there, the gradient is the same, with
+# batch norm too.
 #
-# - You can train with a batch that does not fit into memory.
-# - You can try a cluster's batch before you rent the cluster. If a micro-batch has as many images as a shard
-#   there, the gradient is the cluster's, with batch norm too.
-#
-# In PyTorch, `backward` adds to `.grad` anyway. You only need to weight each micro-batch's loss, and to step
-# after the last one:
+# In PyTorch, `backward` adds to `.grad`. You only need to weight each micro-batch's loss:
 
 
 # %%
@@ -360,8 +387,7 @@ holds(same, "without batch statistics, four micro-batches give the gradient of t
 # ## Write it
 #
 # The trick has two parts. First, which process takes which images? Every process draws the same batch from
-# the same seed, and process r keeps every N-th image, starting with number r. Three processes divide ten
-# images like this:
+# the same seed, and process r keeps every N-th image, starting with number r. For three processes:
 
 
 # %%
@@ -372,12 +398,12 @@ def shard(values, rank, processes):
 [shard(torch.arange(10), rank, 3).tolist() for rank in range(3)]
 
 # %% [markdown]
-# Second, each of N devices holds one long vector, and all need the average. If one device collected all
-# vectors, it would be the bottleneck. In a **ring all-reduce**, each device sends only to the next one in a
-# circle. Every vector is cut into N chunks, and a device sends *one* chunk per round: device r begins with
-# chunk r and then passes on the chunk that it has just received. In the first N - 1 rounds, the receiver
-# *adds* its own numbers. In the other N - 1, it *replaces* them with the finished sums. `ring` yields what
-# all devices hold after each round. It ends with the sums, and dividing them by N gives the average.
+# Second, each of N devices holds one long vector, and all need the average. In a **ring all-reduce**, each
+# device sends only to the next one in a circle. Every vector is cut into N chunks, and a device sends *one*
+# chunk per round: device r begins with chunk r and then passes on the chunk that it has just received. In
+# the first N - 1 rounds, the receiver *adds* its own numbers. In the other N - 1, it *replaces* them with
+# the finished sums. `ring` yields what all devices hold after each round. It ends with the sums, and
+# dividing them by N gives the average.
 
 
 # %%
@@ -395,9 +421,8 @@ def ring(held):  # held[rank, chunk]
 
 
 # %% [markdown]
-# Four devices begin like this, each with its chunks *a* to *d*. The letter on an arrow is the chunk that
-# travels first. If every number is 1 at the start, the value of a chunk shows how many devices have
-# contributed to it.
+# Four devices begin like this, each with its chunks *a* to *d*. An arrow names the chunk that travels first.
+# Every number is 1 at the start, so it later shows how many devices have contributed.
 
 # %%
 from fasttricks.course import circle, tally
@@ -407,19 +432,22 @@ circle(states, {0: "start"})
 plt.show()
 
 # %% [markdown]
-# Here are all the rounds, with a row for each device:
+# Here are all the rounds, with a row for each device. A circle marks what a device has just received.
 
 # %%
 titles = ["start"] + [f"round {number}" for number in range(1, len(states))]
-tally(states, titles, "chunk", "device", "abcd")
+figure = tally(states, titles, "chunk", "device", "abcd")
+for axes, before, after in zip(figure.axes[1:], states, states[1:], strict=False):
+    device, chunk = (before != after).nonzero().T
+    axes.plot(chunk, device, "o", markersize=16, markerfacecolor="none", markeredgecolor="tab:red")
 plt.show()
 
 # %% [markdown]
 # Follow chunk *a*. Device 0 sends its 1, so device 1 has 2 after round 1. It sends these on, so device 2 has
-# 3 after round 2, and device 3 has 4 after round 3: a finished sum. The other chunks do the same, each
-# starting at another device. Three more rounds carry the finished sums around the ring.
+# 3 after round 2, and device 3 has 4 after round 3: a finished sum. Three more rounds carry the finished sums
+# around the ring.
 #
-# Now count the bytes. In each of the 2 (N - 1) rounds, a device sends one chunk, an N-th of the gradient.
+# Now count the bytes. In each of the 2 (N - 1) rounds, a device sends one chunk, 1/N of the gradient.
 # In total, that is 2 (N - 1) / N times the gradient: less than twice, *however many devices there are*.
 
 # %%
@@ -436,14 +464,12 @@ say(
 )
 
 # %% [markdown]
-# A ring of 1,024 devices has 2,046 such rounds, so large machines use trees, or rings of rings. PyTorch
-# leaves the all-reduce to a library: on CPUs gloo, whose default is a ring, and on GPUs NCCL, which chooses
-# between rings and trees.
+# A ring of 1,024 devices has 2,046 such rounds, so large machines also use trees. PyTorch leaves the
+# all-reduce to a library: on CPUs gloo, and on GPUs NCCL.
 #
 # PyTorch's wrapper for all this is `DistributedDataParallel`, **DDP** for short. It can hide part of the
-# cost. The backward pass finishes the last layer's gradients first. DDP
-# collects finished gradients in **buckets** (by default, 1 MiB for the first and 25 MiB for the others) and
-# sends a full bucket while it computes earlier layers.
+# cost. The backward pass finishes the last layer's gradients first. DDP collects finished gradients in
+# **buckets** and sends a full bucket while it computes earlier layers.
 
 # %%
 compute = [("forward", 0, 3), ("backward", 3, 9)]
@@ -459,8 +485,8 @@ timeline(
 plt.show()
 
 # %% [markdown]
-# In buckets, only the last message delays the step. On a CPU, our package uses DDP with a single bucket,
-# because no core is free to send earlier. So nothing was hidden in the times stored here.
+# In buckets, only the last message delays the step. On a CPU, our package uses a single bucket, because no
+# core is free to send earlier. So nothing was hidden in the times stored here.
 #
 # ## Check it
 #
@@ -495,7 +521,7 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # %% [markdown]
 # ## In your own loop
 #
-# You do not need our package. Here is a script, `train_ddp.py`, in ordinary PyTorch:
+# Here is `train_ddp.py`, a script in ordinary PyTorch:
 #
 # ```python
 # import os
@@ -550,28 +576,32 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # ```
 #
 # On two machines with eight GPUs each, you run `torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d
-# --rdzv-endpoint FIRST_MACHINE:29500 train_ddp.py` on both.
+# --rdzv-endpoint FIRST_MACHINE:29500 train_ddp.py` on both. They meet at the first machine, through
+# PyTorch's own service (`c10d`) at a free port (29500).
+#
+# DDP averages the gradients, but not batch norm's stored statistics. Before each forward pass, it copies
+# those of rank 0 to the others. So the statistics that this script saves come from rank 0's images alone.
+# (Our package averages them at the end.)
 #
 # Five classic bugs:
 #
-# 1. **`sampler.set_epoch` is missing.** Every epoch then has the same order. No error appears.
+# 1. **`sampler.set_epoch` is missing.** Every epoch then has the same order.
 # 2. **The batch size is per process.** `DataLoader(data, 128)` in four processes makes a global batch of
 #    512, for which the old learning rate is usually too low (chapter 2).
 # 3. **`net(x)` instead of `wrapped(x)`.** The gradients are never averaged, and the copies drift apart
 #    without an error.
-# 4. **Every process saves, downloads, or logs.** They overwrite one file. Let rank 0 do it, and let the
-#    others wait with `dist.barrier()` where they need the result.
-# 5. **One process does something that the others do not.** It skips a step, stops early, or alone calls
-#    `dist.all_reduce`. The others wait for it until a timeout, ten minutes with GPUs.
+# 4. **Every process saves, downloads, or logs.** Let rank 0 do it, and let the others wait with
+#    `dist.barrier()`.
+# 5. **One process skips a step or stops early.** The others wait for it until a timeout, ten minutes with
+#    GPUs.
 #
 # With gradient accumulation, wrap all but the last micro-batch in `with wrapped.no_sync():`. Otherwise, the
-# devices average their gradients after every micro-batch. Do not use `torch.nn.DataParallel`, which copies
-# the network to all GPUs in every step. If the model does not fit into one GPU, use **FSDP**
-# (`torch.distributed.fsdp.fully_shard`), which also divides the weights and the optimizer's state.
+# devices average their gradients after every micro-batch. If the model does not fit into one GPU, use
+# **FSDP** (`torch.distributed.fsdp.fully_shard`), which also divides the weights and the optimizer's state.
 #
-# The course's plain script, [`examples/plain.py`](../examples/plain.py), keeps all images in memory and
-# needs no `DataLoader`. [`examples/distributed.py`](../examples/distributed.py) is the same script for
-# several devices, and here is how the two differ.
+# The course's plain script is [`examples/plain.py`](../examples/plain.py).
+# [`examples/distributed.py`](../examples/distributed.py) is the same for several devices. Here is how they
+# differ.
 #
 # <details><summary>The difference, line by line: remove the - lines and add the + lines</summary>
 #
@@ -630,10 +660,10 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 #
 # </details>
 #
-# Every process draws the order and the flips of the whole batch and keeps its share of both. So here, unlike
-# in `train_ddp.py`, all processes keep the same seed. The last shards need not be equal, but DDP divides the
-# sum of the gradients by the number of processes as if they were. Multiplying the loss by
-# `len(rows) * processes / BATCH`, the shard's size over an equal share, makes up for that.
+# Every process draws the order and the flips of the whole batch, so here all keep the same seed. If a batch
+# does not divide evenly, its shards differ in size, but DDP divides the sum of the gradients by the number
+# of processes as if they did not. The factor `len(rows) * processes / BATCH`, the shard's size over an
+# equal share, makes up for that.
 #
 # ## Use it
 #
@@ -651,24 +681,23 @@ if enough and gpus == 0:
     arms[whole] = (plain, devices * part)
 
 # %% [markdown]
-# The `+` adds a trick to a recipe. `share_devices` lets several processes share a device, where there are
-# too few. All arms train with the same seeds, the same number of steps, and the same batch, which gives each
-# of several devices the 128 images of a `BASELINE` batch. Each run starts new processes, and the variable
-# `OMP_NUM_THREADS` tells each of them how many cores to use. (With several processes, `train` sets it
-# itself.)
+# The `+` adds a trick to a recipe. `share_devices` lets several processes share a device if there are too
+# few. All arms train with the same seeds, the same number of steps, and the same batch, which gives each of
+# several devices 128 images. Each run starts new processes, and `OMP_NUM_THREADS` tells them how many cores
+# to use.
 
 # %%
 import os
 
 from fasttricks import train
-from fasttricks.course import accuracy_table, faster, gained, one_line
+from fasttricks.course import accuracy_table, clear, gained, median, one_line
 
 
 def run(name, seed):
     recipe, cores_each = arms[name]
     os.environ["OMP_NUM_THREADS"] = str(cores_each)
     label = f"{name}, seed {seed}"
-    images = budget.images * 3 // 4
+    images = budget.images // 2
     return train(recipe, data, images=images, seed=seed, fresh=True, label=label)
 
 
@@ -681,32 +710,28 @@ with one_line() as tell:
 accuracy_table(runs)
 
 # %% [markdown]
-# Gains are over one device, in percentage points, between two runs with the same seed. Below, "times as fast"
-# is the geometric mean of such pairs, so it can differ a little from the ratio of the table's medians.
+# Gains are over one device, in percentage points, between two runs with the same seed. For the time, too, we
+# compare runs with the same seed, and quote the median of these ratios (in brackets: their range).
 
 # %%
 clocks = {name: [one.train_seconds for one in found] for name, found in runs.items()}
 scores = {name: [one.val_accuracy for one in found] for name, found in runs.items()}
 
 
-def judged(speed, ours, theirs):  # in a word, what the comparison of two lists of seconds says
-    if "about" in speed:
-        return "as fast"
-    return "faster" if sum(ours) < sum(theirs) else "slower"
+def ratios(other):  # how many times as fast the trick is, from low to high
+    return sorted(b / a for a, b in zip(clocks[several], clocks[other], strict=True))
 
-
-speed = faster(clocks[several], clocks[single])
-verdict = judged(speed, clocks[several], clocks[single])
 
 # %%
+pairs = ratios(single)
 lesson = {
-    "faster": "So **the trick makes this training faster**.",
-    "slower": "So **the trick makes this training slower**.",
-    "as fast": "So **the trick makes no clear difference to the time of this training**.",
-}[verdict]
+    "faster": "makes this training faster",
+    "slower": "makes this training slower",
+    "about as fast": "makes no clear difference to the time of this training",
+}
 say(
-    f"Compared with one device, {devices} devices that shared batches of {plain.batch} images trained "
-    f"**{speed}**. {lesson}"
+    f"{devices} devices that shared batches of {plain.batch} images trained **{median(pairs):.2f} times as "
+    f"fast** as one ({pairs[0]:.2f} to {pairs[-1]:.2f}). So **the trick {lesson[verdict(median(pairs))]}**."
 )
 if plain.batch in gains:
     say(
@@ -715,8 +740,8 @@ if plain.batch in gains:
     )
 
 # %% [markdown]
-# Here is the validation accuracy of seed 0. Each line has its marks after the same numbers of images, so a
-# line that lies further to the left belongs to a faster training run.
+# Here is the validation accuracy of seed 0. The marks are at the same numbers of images, so a line further
+# to the left belongs to a faster training run.
 
 # %%
 curves = {}
@@ -727,51 +752,56 @@ plot(curves, "seconds of training", "validation accuracy", marks=True)
 plt.show()
 
 # %% [markdown]
-# What about the accuracy? With several devices, batch norm sees 128 images at a time instead of the whole
-# batch. Did the different gradient that batch norm caused above do harm?
+# Does the batch-norm gap in the gradient hurt accuracy? With several devices, batch norm sees 128 images at a
+# time instead of the whole batch.
 
 # %%
-guess = 1 / len(data.classes)
+guess, seen = 1 / len(data.classes), runs[single][0]
 learned = gained(scores[several], scores[single], guess)
-seen = runs[single][0]
-largest = max(100 * abs(a - b) for a, b in zip(scores[several], scores[single], strict=True))
-if "about the same" in learned:
-    harm = f"changed the accuracy of these short runs by at most {largest:.1f} points"
-elif "lower" in learned:
+points = [100 * (a - b) for a, b in zip(scores[several], scores[single], strict=True)]
+if "lower" in learned:
     harm = "cost accuracy in these short runs"
 elif "higher" in learned:
-    harm = "did no harm in these short runs"
+    harm = "did not cost accuracy in these short runs"
+elif "about the same" in learned and max(points) < 0:
+    harm = (
+        "may have cost a little accuracy: it was lower with every seed, but by less than we ask for"
+    )
+elif "about the same" in learned:
+    harm = "did not clearly change the accuracy of these short runs"
 else:
-    harm = "may have done harm or not: these short runs cannot tell"
+    harm = "cannot be judged here"
 say(
-    f"After {seen.images_seen / len(data.train):.2f} epochs, this is the accuracy of {devices} devices "
-    f"compared with one: **{learned}**. So the different gradient **{harm}**."
+    f"We call an accuracy higher or lower only if all {budget.seeds} seeds agree and the mean difference is "
+    f"at least {clear(budget.seeds):.1f} points."
+    if budget.seeds > 1
+    else f"We call an accuracy higher or lower only if the difference is at least {clear(1):.1f} points."
+)
+say(
+    f"After {seen.images_seen / len(data.train):.2f} epochs, the accuracy of {devices} devices, compared "
+    f"with one, was **{learned}**. So the batch-norm gap **{harm}**."
 )
 
 # %% [markdown]
-# What if the trick adds no device? This is the comparison of our study, which had batches of 128: the same
-# cores, once used by one process and once divided among several.
+# What if the trick adds no device? Here, the same cores are used once by one process and once by several.
 
 # %%
-if whole in runs:
-    against = faster(clocks[several], clocks[whole])
-    outcome = judged(against, clocks[several], clocks[whole])
+if whole in runs or not enough:
+    against = whole if whole in runs else single
+    pairs = ratios(against)
+    adds_nothing = verdict(median(pairs))
     lesson = {
-        "faster": "Even so, several processes used these cores better than one.",
-        "slower": "So here **the trick costs time**.",
-        "as fast": "So here **the trick gains nothing**.",
-    }[outcome]
+        "faster": "Even so, the trick pays here",
+        "slower": "So here **the trick costs time**",
+        "about as fast": "So here **the trick gains nothing**",
+    }
     say(
-        f"Compared with one process that uses all {devices * part} cores, {devices} processes trained "
-        f"**{against}**. {lesson}"
+        f"Compared with one process that has {'the device' if against == single else 'all cores'} to itself, "
+        f"{devices} processes trained **{median(pairs):.2f} times as fast** ({pairs[0]:.2f} to "
+        f"{pairs[-1]:.2f}). {lesson[adds_nothing]}."
     )
-elif enough:
-    say("Here each process had a GPU of its own, so this comparison does not apply.")
 else:
-    say(
-        f"Here {devices} processes shared what one process had to itself. They trained **{speed}**, compared "
-        f"with it."
-    )
+    say("Each process had a GPU of its own, so this comparison does not apply.")
 
 # %% [markdown]
 # Finally, we check that the comparison was fair:
@@ -785,11 +815,8 @@ holds({one.processes for one in runs[several]} == {devices}, "and a process for 
 # ## Break it: too few images for batch norm
 #
 # How small can a shard get? With few images, the mean and the standard deviation that batch norm computes
-# are noisy, and each image is changed by whichever others happen to be in its shard. In evaluation, batch
-# norm uses averages over many steps, so it then works with other statistics than in training.
-#
-# With gradient accumulation, we can try this without a cluster. With `accumulate=64`, one process cuts each
-# batch of 128 images into 64 micro-batches of 2, as many images as each of 64 devices would have. We compare
+# are noisy. With gradient accumulation, we can try this without a cluster. With `accumulate=64`, one
+# process cuts each batch of 128 images into 64 micro-batches of 2, as if there were 64 devices. We compare
 # that with micro-batches of 16 and with undivided batches.
 
 # %%
@@ -803,10 +830,10 @@ cut = {
 tiny = train_arms(cut, data, images=min(budget.images // 8, 3_200), evaluations=1)
 
 # %% [markdown]
-# The stored averages, called *running* statistics, move by a tenth in every forward pass. A step with 64
+# The stored statistics are *running* averages, which move by a tenth in every forward pass. A step with 64
 # micro-batches has 64 forward passes, and one with an undivided batch has one, so in a short training run
 # the undivided batches would be at a disadvantage. We therefore recompute these statistics for all networks,
-# from the same 2,000 training images. (A cluster does not have this problem.)
+# from the same 2,000 training images. (In a cluster, each device has only one forward pass per step.)
 
 # %%
 from torch.optim.swa_utils import update_bn
@@ -849,16 +876,18 @@ say(
     f"epochs), the accuracy with 2 images in a shard is **{few}**. With 16 images, it is "
     f"**{enough_for_norm}**."
 )
-to_sixteen, to_two = sum(undivided) - sum(sixteen), sum(sixteen) - sum(two)
+drop = sum(undivided) - sum(two)  # over all seeds
 if "lower" not in few:
     judged_norm = "we cannot tell how many images in a shard are too few for batch norm"
-elif to_two > 5 * abs(to_sixteen):
+elif sum(sixteen) - sum(two) > 0.8 * drop:
     judged_norm = (
-        "2 images in a shard are too few for batch norm, and nearly all of the accuracy is lost "
+        "2 images in a shard are too few for batch norm, and nearly all of the loss in accuracy comes "
         "between 16 and 2"
     )
 else:
-    judged_norm = "2 images in a shard are too few for batch norm, and 16 do not avoid the drop"
+    judged_norm = (
+        "2 images in a shard are too few for batch norm, and 16 do not avoid the loss in accuracy"
+    )
 say(f"So in the first steps of training, **{judged_norm}**.")
 
 # %% [markdown]
@@ -868,89 +897,102 @@ say(f"So in the first steps of training, **{judged_norm}**.")
 #
 # There are two cures. `torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)`, called before you wrap the
 # network, computes the statistics over all devices. It needs GPUs and more messages. Or use a norm that
-# looks at one image at a time, such as their group norm.
+# looks at one image at a time, such as group norm, which Wu and He propose.
 #
-# ## Break it: too little work to share
+# ## Why sharing a small batch pays less
 #
-# Why does sharing a small batch pay less? Perfect would be an N-th of the time that one device needs for
-# the whole batch. Two obstacles add to it:
-#
-# 1. The part of the step that does not depend on the images **does not shrink** with the shard.
-# 2. **Working together** has a price: the averaging, and the rest. (The devices wait for the slowest of
-#    them, for example, and the cores of one CPU compete for memory bandwidth and cache.)
-#
-# The table breaks down one step, for the smallest and the largest batch we divided.
+# Ideally, a step would take 1/N of the time that one device needs for the whole batch. Two things make it
+# longer: a part of the step does not become shorter with fewer images, and working together has a price.
+# The table shows what one device needs for its shard alone, what the averaging takes by itself, and what
+# both leave unexplained, in milliseconds.
 
 # %%
 import pandas as pd
 
 
-def apart(batch):  # milliseconds of the devices' step
-    share = batch // devices
-    together = joint[share] - alone[share]
-    return {
-        f"perfect: one device's step / {devices}": 1e3 * alone[batch] / devices,
-        "+ does not shrink": 1e3 * (alone[share] - alone[batch] / devices),
-        "+ the averaging by itself": 1e3 * averaging[size],
-        "+ the rest of working together": 1e3 * (together - averaging[size]),
-        "= measured": 1e3 * joint[share],
+def explained(batch):  # milliseconds of a step
+    shard_size = batch // devices
+    rows = {
+        "one device, whole batch": alone[batch],
+        f"ideal: 1/{devices} of that": alone[batch] / devices,
+        "one device, only its shard": alone[shard_size],
+        "averaging by itself": averaging[size],
+        "unexplained": together[shard_size] - alone[shard_size] - averaging[size],
+        f"{devices} devices together": together[shard_size],
     }
+    return {name: 1e3 * seconds for name, seconds in rows.items()}
 
 
-steps = {f"{batch} images": apart(batch) for batch in (small, large)}
+steps = {f"{batch} images": explained(batch) for batch in (small, large)}
 pd.DataFrame(steps).round(1)
 
 # %% [markdown]
-# The unit is milliseconds. A number below zero means that this part took less time than expected.
+# The last row is the sum of the three rows above it.
 
 # %%
-perfect, fixed, message, rest, measured = steps[f"{small} images"].values()
-names = {"the part that does not shrink": fixed, "the averaging by itself": message}
-names["the rest of working together"] = rest
-cause = max(names, key=names.get)
+_, ideal, own_shard, message, unknown, measured = steps[f"{small} images"].values()
+causes = {
+    "the part that does not shrink with the shard": own_shard - ideal,
+    "the averaging": message,
+    "a part that we cannot explain": unknown,
+}
+largest = max(causes, key=causes.get)
 say(
-    f"With a batch of {small}, the devices need {measured:.1f} ms instead of {perfect:.1f}. The largest part "
-    f"of the difference is **{cause}**, {names[cause]:.1f} ms."
+    f"With {small} images, a step takes {measured:.1f} ms instead of {ideal:.1f}. **Most of the difference "
+    f"is {largest}**: {causes[largest]:.1f} ms."
+    if causes[largest] > (measured - ideal) / 2
+    else f"With {small} images, a step takes {measured:.1f} ms instead of {ideal:.1f}. **No single cause "
+    f"explains most of the difference.**"
 )
-lost = {batch: max(0, 1 - gains[batch] / devices) for batch in (small, large)}
-less = "smaller" if lost[large] < lost[small] else "no smaller"
+left = steps[f"{large} images"]["unexplained"]
+smaller = unknown / measured > max(0, left / (1e3 * together[large // devices]))
 say(
-    f"All obstacles together take {100 * lost[small]:.0f} % of the step with {small} images and "
-    f"{100 * lost[large]:.0f} % with {large}. So **with the larger batch, their share is {less}**."
+    f"The unexplained part is {unknown:.1f} ms with {small} images, and {left:.1f} ms with {large}."
+    + (" It is a smaller share of the longer step." if smaller else "")
 )
+if alone[large // devices] < alone[large] / devices:
+    say(
+        f"With {large} images, one device is slower per image than with {large // devices}. That is why its "
+        f"shard alone takes even less than the ideal time."
+    )
 
 # %% [markdown]
-# So do not shrink the shard. If each device *keeps* its batch, the global batch grows with the number of
-# devices, and no shard gets smaller. The next figure compares this with sharing. On its x axis is the batch
-# that one device had before the others came.
+# The devices may wait for each other, or compete for memory: we have measured neither. In any case, what
+# does not shrink matters less in a long step. So do not shrink the shard: if each device *keeps* its batch,
+# the global batch grows with the number of devices.
 
 # %%
-kept = {batch: devices * alone[batch] / joint[batch] for batch in batches}
+kept = {batch: devices * alone[batch] / together[batch] for batch in batches}
 plot(
     {
-        "each device keeps this batch": (batches, list(kept.values())),
-        "the devices share this batch": (batches[1:], list(gains.values())),
+        "one device": (batches, rates),
+        f"{devices} devices share this batch": (batches[1:], divided),
+        f"each of {devices} devices has such a batch": (
+            batches,
+            [devices * batch / together[batch] for batch in batches],
+        ),
     },
     "images in the batch of one device",
-    "times as many images per second",
-    f"grey: no gain (1) and perfect ({devices})",
+    "images per second",
     scale="log",
     marks=True,
 )
-plt.axhline(1, color="grey")
-plt.axhline(devices, color="grey")
 plt.show()
 
 # %%
-better = sum(kept[batch] > gains[batch] for batch in gains)
+better = sum(kept[batch] > 1.1 * gains[batch] for batch in gains)
 where = "at every size" if better == len(gains) else f"at {better} of {len(gains)} sizes"
-working = [batch for batch in kept if all(kept[larger] > 1.1 for larger in kept if larger >= batch)]
+keeps_from = from_here_on(kept)
 middle = batches[len(batches) // 2]
-from_where = f" It gains at least 10 % from {working[0]} images on each device." if working else ""
 say(
-    f"With {middle} images, sharing them brings {gains[middle]:.2f} times the images per second of one "
-    f"device, and keeping them on each brings {kept[middle]:.2f} times. **Keeping the batch brings more "
-    f"images per second {where}.**{from_where}"
+    f"With {middle} images, {devices} devices are {gains[middle]:.2f} times as fast as one if they share "
+    f"them, and {kept[middle]:.2f} times if each has as many. **Keeping the batch brings more images per "
+    f"second (by at least 10 %) than sharing it {where}**, and "
+    + (
+        f"more than one device from {keeps_from} images on."
+        if keeps_from
+        else "never more than one device."
+    )
 )
 
 # %% [markdown]
@@ -959,51 +1001,51 @@ say(
 #
 # ## What to remember
 #
-# What became of the card's promises?
+# Did the card's claims hold?
 
 # %%
 say(
-    f"- **The same gradient:** yes, up to {stored:.0e}, without batch statistics. With them, the gap was "
-    f"{own:.2f}. The accuracy of {devices} devices, compared with one: {learned}."
+    f"- **The same gradient:** yes, to within {stored:.0e}, without batch statistics. With them, the gap was "
+    f"{own:.2f}, and the accuracy of {devices} devices, compared with one, was {learned}."
 )
-times = {batch: alone[batch // devices] / averaging[size] for batch in gains}
-if gains[large] <= 1.1:
-    long = "not seen here."
-elif gains[small] > 1.1:
-    long = "it paid at every size."
+longer = alone[small // devices] / averaging[size]
+if pays_from is None:
+    long = f"not seen here, although computing took up to {alone[large] / averaging[size]:.0f} times as long."
+elif pays_from == small:
+    long = f"yes: it paid at every size, from {small} images on."
+elif longer > 2:
+    long = (
+        f"only in part. It paid from {pays_from} images on. But with {small}, computing took {longer:.1f} "
+        f"times as long as the averaging, and the speed-up was {gains[small]:.2f}. Here, **the averaging by "
+        f"itself is not the whole price**."
+    )
 else:
-    long = "yes."
-say(
-    f"- **It pays when computation takes much longer than communication:** {long} With {large} images, "
-    f"computing took {times[large]:.1f} times as long as averaging, and the speed-up was {gains[large]:.2f}. "
-    f"With {small} images, the numbers were {times[small]:.1f} and {gains[small]:.2f}."
-)
+    long = f"yes: it paid from {pays_from} images on, and not with short steps."
+say(f"- **It pays when computation takes much longer than communication:** {long}")
 
 # %%
-small_fails = "yes" if gains[small] < 1.1 else "not here"
+failed = {"slower": "yes", "about as fast": "it gained nothing", "faster": "not here"}
 say(
-    f"- **It fails when the shard is small:** {small_fails}, with {small // devices} images on each device "
-    f"(see above). And with 2 images in a shard, the accuracy with batch norm was {few}. We tried no smaller "
-    f"network."
+    f"- **It fails when the shard is small:** {failed[verdict(gains[small])]}, with {small // devices} images "
+    f"on each device. And with 2 images in a shard, the accuracy with batch norm was {few}. We tried no "
+    f"smaller network."
 )
 if whole in runs or not enough:
-    shared, outcome = (against, outcome) if whole in runs else (speed, verdict)
-    failed = "not here" if outcome == "faster" else "yes"
     say(
-        f"- **It fails when the processes share what one process could use alone:** {failed}. {devices} "
-        f"processes on the {'GPU' if gpus else 'cores'} of one trained {shared}."
+        f"- **It fails when the processes share what one process could use alone:** {failed[adds_nothing]}. "
+        f"{devices} processes trained {median(pairs):.2f} times as fast as one."
     )
 
 # %% [markdown]
-# On several GPUs, these numbers will differ, so these five rules help you to find your own:
+# On several GPUs, your numbers will differ. Five rules help you find them:
 #
 # 1. **Fill one device first.** Raise its batch until the images per second no longer rise.
 # 2. **Then add devices, and let each keep that batch.** The global batch grows, so scale the learning rate
 #    (chapter 2).
-# 3. **If the global batch must stay, time one device with the whole batch and with an N-th of it.** The
+# 3. **If the global batch must stay the same, time one device with the whole batch and with 1/N of it.** The
 #    ratio of the two times is the most that N devices can gain. If it is near 1, do not share that batch.
 # 4. **Before a long run, time 50 steps on one device and on all of them.** If the gain is far below the
-#    ratio of rule 3, working together is too expensive. Then use a larger batch or fewer devices.
+#    ratio of rule 3, use a larger batch or fewer devices.
 # 5. **With batch norm, keep about 16 images or more on each device** (see Wu and He's figures), or use
 #    `SyncBatchNorm`. If you must go lower, try it first on one device, with gradient accumulation.
 #
@@ -1011,18 +1053,18 @@ if whole in runs or not enough:
 #
 # **1. Must I change the learning rate when I go from one GPU to four?**
 #
-# <details><summary>Answer</summary>Not if the global batch stays the same, because DDP averages the
-# gradients. If each GPU keeps its batch, the global batch grows: see chapter 2.</details>
+# <details><summary>Answer</summary>Not if the global batch stays the same. If each GPU keeps its batch, the
+# global batch grows: see chapter 2.</details>
 #
 # **2. Why do the bytes that a device sends in a ring hardly depend on the number of devices?**
 #
-# <details><summary>Answer</summary>More devices mean more rounds but smaller chunks: in total, each device
-# sends 2 (N - 1) / N times the gradient, which is less than twice.</details>
+# <details><summary>Answer</summary>More devices mean more rounds but smaller chunks. In total, each sends
+# less than twice the gradient.</details>
 #
 # **3. Each process shuffles with its own seed. What goes wrong?**
 #
-# <details><summary>Answer</summary>Shards of different orders overlap: some images are seen twice in an
-# epoch, others never. All processes must draw the same order and take different parts of it.</details>
+# <details><summary>Answer</summary>The shards overlap: some images are seen twice in an epoch, others never.
+# All must draw the same order.</details>
 #
 # **4. Your accuracy with four GPUs differs in the third digit from that with one. Is this a bug?**
 #
@@ -1110,6 +1152,5 @@ check("distributed", 3, combine)
 #
 # - Li et al. 2020, [arXiv 2006.15704](https://arxiv.org/abs/2006.15704): how DDP works, including buckets
 #   and overlap.
-# - Goyal et al. 2017, [arXiv 1706.02677](https://arxiv.org/abs/1706.02677): ImageNet in one hour.
 # - Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations", Journal
-#   of Parallel and Distributed Computing 69: the ring, and why no algorithm sends fewer bytes.
+#   of Parallel and Distributed Computing 69: the ring.
