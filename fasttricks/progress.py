@@ -8,7 +8,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import ClassVar
 
 from tqdm import tqdm
 
@@ -19,6 +21,8 @@ EVERY = 0.2  # seconds between two updates
 
 class NotebookLine:
     """A file that shows the last line written to it, in place, as a notebook cell's output."""
+
+    shared: ClassVar["NotebookLine | None"] = None  # the line of all bars, inside `one_line`
 
     def __init__(self) -> None:
         from IPython.display import display
@@ -40,6 +44,20 @@ def in_notebook() -> bool:
     return "ipykernel" in sys.modules and ipython is not None and ipython.get_ipython() is not None
 
 
+@contextmanager
+def one_line() -> Iterator[Callable[[str], None]]:
+    """Inside, a notebook shows every bar in the place of the one before, and last what it is given.
+
+    In a terminal each run leaves its own line, and nothing is added.
+    """
+    before, line = NotebookLine.shared, NotebookLine() if in_notebook() else None
+    NotebookLine.shared = line
+    try:
+        yield line.write if line else lambda text: None
+    finally:
+        NotebookLine.shared = before
+
+
 def say(sentence: str) -> None:
     """Tell the reader something beside the bar, from a launched process too."""
     line = json.dumps({"note": sentence}) if REPORT in os.environ else f"\n{sentence}"
@@ -53,7 +71,8 @@ class Bar:
         self.label, self.last = label, 0.0
         self.reporting = shown and REPORT in os.environ
         self.drawing = shown and not self.reporting and QUIET not in os.environ
-        self.file = NotebookLine() if self.drawing and in_notebook() else sys.stderr
+        told = self.drawing and in_notebook()
+        self.file = (NotebookLine.shared or NotebookLine()) if told else sys.stderr
         self.bar = tqdm(
             total=total,
             desc=label,

@@ -495,12 +495,12 @@ for processes in (2, 4):
 # begins: at a tenth of the full rate, unless we say otherwise.
 
 # %%
-from IPython.utils.io import capture_output
+from fasttricks.course import one_line
 
 linear = {}
-for batch in (256, 1024):
-    recipe = SGD + LRScaling(batch, 64, "linear", warmup=0.2)
-    with capture_output():
+with one_line():
+    for batch in (256, 1024):
+        recipe = SGD + LRScaling(batch, 64, "linear", warmup=0.2)
         linear[batch] = train(recipe, data, images=half)
 
 # %% [markdown]
@@ -541,8 +541,7 @@ recipes = {
     f"{big}, sqrt": BASELINE + LRScaling(big, small, "sqrt", warmup=0.2),
     f"{big}, linear": BASELINE + LRScaling(big, small, "linear", warmup=0.2),
 }
-with capture_output():
-    trained = train_arms(recipes, data, images=half)
+trained = train_arms(recipes, data, images=half)
 
 # %% [markdown]
 # In each run, we replace the accuracy by the refreshed one.

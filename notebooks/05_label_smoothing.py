@@ -546,15 +546,15 @@ say(
 # chapter, and it shows nothing until it is done.
 
 # %%
-from IPython.utils.capture import capture_output
+from fasttricks.course import one_line
 
 by_epsilon = {0.0: [], 0.02: [], 0.05: [], 0.1: []}
-for eps, found in by_epsilon.items():
-    recipe = BASELINE + LabelSmoothing(eps)
-    for seed in range(budget.seeds):
-        with capture_output():
+with one_line():
+    for eps, found in by_epsilon.items():
+        for seed in range(budget.seeds):
+            recipe = BASELINE + LabelSmoothing(eps)
             run = train(recipe, few, images=budget.images, seed=seed, evaluations=1)
-        found.append(probabilities(run.net, data, data.val))
+            found.append(probabilities(run.net, data, data.val))
 
 # %% [markdown]
 # We choose by the number that we will judge by, the calibration error. Epsilon is chosen by the mean of the
@@ -666,12 +666,12 @@ say(f"Below the line is overconfident, above it underconfident. On average, {'; 
 
 # %%
 sweep = {0.0: [], 0.3: [], 0.6: [], 0.9: []}
-for eps, found in sweep.items():
-    recipe = BASELINE + LabelSmoothing(eps)
-    for seed in range(budget.seeds):
-        with capture_output():
+with one_line():
+    for eps, found in sweep.items():
+        for seed in range(budget.seeds):
+            recipe = BASELINE + LabelSmoothing(eps)
             run = train(recipe, data, images=budget.images // 2, seed=seed, evaluations=1)
-        found.append(judged(probabilities(run.net, data, data.val), data.val.y))
+            found.append(judged(probabilities(run.net, data, data.val), data.val.y))
 
 # %% [markdown]
 # We draw accuracy and confidence, and also the *ceiling*: the target of the right class, 1 - eps + eps / K.
@@ -724,17 +724,7 @@ say(
 # Here are the three questions again, each with its own answer.
 
 # %%
-from fasttricks.course import published
-
-for study in published():
-    for row in study.of("add smoothing"):
-        verdict = "a gain" if row.low > 1 else "a loss" if row.high < 1 else "no clear difference"
-        low = f"{row.low:.2f}" if row.low > 0 else "never arriving"
-        say(
-            f"**Speed.** On {study.hardware}, plain training with this trick was {row.ratio:.2f} times as "
-            f"fast to an accuracy of {study.target}, with a 95 % interval from {low} to {row.high:.2f}: "
-            f"**{verdict}**."
-        )
+say(f"**Speed.** {headline('smoothing')}")
 say(f"**Accuracy.** After {epochs:.2f} epochs on all labels, smoothing by 0.1 was **{level}**.")
 say(
     f"**Calibration.** On all labels, smoothing by 0.1 made it **{calibration}**. With {len(few.train):,} "

@@ -653,7 +653,7 @@ recorded = choose_budget("cpu")
 with safe_open(letters_file(recorded.model, recorded.image_size), "pt") as file:
     note = file.metadata()
 for study in published():
-    known = [row.train for row in study.of("plain", "add transfer")]
+    known = [row.train for row in study.of("plain", "plain + transfer")]
     saved = known[0] - known[1] if len(known) == 2 and max(known) < np.inf else 0
     runs = f"after {np.ceil(float(note['seconds']) / saved):,.0f} runs" if saved > 0 else "never"
     say(

@@ -74,14 +74,14 @@ say(
 # had a target of its own. This is what it found:
 
 # %%
-studies = published()
+studies = [study for study in published() if study.of("plain", "whole")]
 for study in studies:
     slow, fast = study.of("plain", "whole")
     say(
         f"On {study.hardware}, with {study.seeds} seeds and a target of {study.target}, plain training took "
-        f"{slow.train:.1f} s and all seven tricks {fast.train:.1f} s on the train clock: **{fast.ratio:.1f} "
-        f"times as fast** (95 % interval {fast.low:.1f} to {fast.high:.1f}). On the cold wall they were "
-        f"{fast.wall_ratio:.1f} times as fast."
+        f"{slow.train:.1f} s and all seven tricks {fast.train:.1f} s on the train clock: "
+        f"**{fast.ratio.value:.1f} times as fast** (95 % interval: {fast.ratio.low:.1f} to "
+        f"{fast.ratio.high:.1f}). On the cold wall they were {fast.wall_ratio.value:.1f} times as fast."
     )
 
 # %% [markdown]
@@ -256,7 +256,7 @@ if single != "all seven":
     say(
         f"Compared with all seven, the six in one process are **{pace}** on the train clock and "
         f"{faster(walls[single], walls['all seven'])} on the cold wall. On this machine, multi-GPU training "
-        f"**{'makes no clear difference' if 'within' in pace else balance}**."
+        f"**{'makes no clear difference' if 'about' in pace else balance}**."
     )
 
 # %% [markdown]
@@ -332,15 +332,15 @@ if min(two, more) > 1 and max(two, more) < math.inf:
 
 # %%
 for study in studies:
-    alone = [row for row in study.rows if row.arm.startswith("add ")]
-    sooner = [row.arm.removeprefix("add ") for row in alone if row.low > 1]
-    ratios = [f"{row.ratio:.2f}" for row in alone if row.low > 1]
-    slow, fast, bare = study.of("plain", "whole", "no transfer")
+    alone = study.of(*(f"plain + {name}" for name in whole.names))
+    sooner = [row.arm.removeprefix("plain + ") for row in alone if row.verdict == "sooner"]
+    ratios = [f"{row.ratio.value:.2f}" for row in alone if row.verdict == "sooner"]
+    slow, fast, bare = study.of("plain", "whole", "whole - transfer")
     say(
         f"On {study.hardware}, of {len(alone)} tricks these alone are clearly sooner than plain training: "
         f"**{', '.join(sooner) or 'none'}** ({', '.join(ratios)} times as fast). Without the transferred "
         f"weights, the other six together are still **{slow.train / bare.train:.1f} times as fast** as plain; "
-        f"with them, {fast.ratio:.1f} times."
+        f"with them, {fast.ratio.value:.1f} times."
     )
 
 # %% [markdown]
@@ -353,7 +353,7 @@ import re
 
 spent = float(re.search(r"in ([\d,]+) s", cost)[1].replace(",", ""))
 for study in studies:
-    fast, bare = study.of("whole", "no transfer")
+    fast, bare = study.of("whole", "whole - transfer")
     saved = bare.train - fast.train
     if study.study == budget.name:
         say(
@@ -472,19 +472,20 @@ bars(climbed, "gain in validation accuracy, points", f"{short:,} images, n = {bu
 plt.show()
 
 # %% [markdown]
-# A verdict needs three seeds or more, the interval must lie on one side of zero, and the mean must be worth
-# a word: 0.3 points, as in all sentences of this course. With three seeds, this requires all three to agree.
+# A verdict needs three seeds or more, the interval must lie on one side of zero, and the mean must be large
+# enough for so few seeds: 1 point divided by the square root of their number, as in all sentences of this
+# course. With three seeds, that is 0.6 points, and all three must agree.
 
 
 # %%
-from fasttricks.course.sentences import CLEAR
+from fasttricks.course import clear
 
 
 def verdict(points):
     low, high = interval(points)
     if len(points) < 3:
         return "too few seeds"
-    if abs(np.mean(points)) < CLEAR or low <= 0 <= high:
+    if abs(np.mean(points)) < clear(len(points)) or low <= 0 <= high:
         return "cannot tell"
     return "higher" if low > 0 else "lower"
 
@@ -541,11 +542,11 @@ pd.DataFrame(bill).T
 
 # %%
 paces = {name: faster(took[name], took["six"]) for name in left}
-clear = [f"{name} is {pace}" for name, pace in paces.items() if "within" not in pace]
+apart = [f"{name} is {pace}" for name, pace in paces.items() if "about" not in pace]
 say(
     f"Accuracy is clearly lost with **{named(lost, 'higher')}**, and clearly won with "
     f"**{named(lost, 'lower')}**. In seconds, compared with all six: "
-    f"{'; '.join(clear) or 'no clear difference'}."
+    f"{'; '.join(apart) or 'no clear difference'}."
 )
 
 # %% [markdown]
@@ -561,8 +562,8 @@ say(
 idle = [name.removeprefix("no ") for name, points in lost.items() if verdict(points) != "higher"]
 say(f"This notebook shows no clear loss of accuracy without **{', '.join(idle) or 'none'}**.")
 for study in studies:
-    left_out = [row for row in study.rows if row.arm.startswith("no ")]
-    spared = [row.arm.removeprefix("no ") for row in left_out if row.high >= 1]
+    left_out = study.of(*(f"whole - {name}" for name in whole.names))
+    spared = [row.arm.removeprefix("whole - ") for row in left_out if row.verdict != "later"]
     say(
         f"In the recorded study, where every recipe gets as many images as it needs, no clear loss of time "
         f"is seen when one of these is left out of all seven: **{', '.join(spared) or 'none'}**."
@@ -813,19 +814,17 @@ say(
 # and you should measure it yourself.
 
 # %%
-from fasttricks.study.findings import verdict as recorded
-
 nothing = "not measured here"
 record = next((study for study in studies if study.study == "cpu"), None)
-found = {row.arm: recorded(row) for row in record.rows} if record else {}
-needed = [name for name in whole.names if found.get(f"no {name}") == "later"]
-harmful = [name for name in whole.names if found.get(f"add {name}") == "later"]
+found = {row.arm: row.verdict for row in record.rows} if record else {}
+needed = [name for name in whole.names if found.get(f"whole - {name}") == "later"]
+harmful = [name for name in whole.names if found.get(f"plain + {name}") == "later"]
 behind, regularised = nothing, nothing
 if record:
     behind = (
         f"{record.hardware}: later without {', '.join(needed)}; later with {', '.join(harmful)}"
     )
-    regularised = f"mixup: {found['add mixup']}; smoothing: {found['add smoothing']}"
+    regularised = f"mixup: {found['plain + mixup']}; smoothing: {found['plain + smoothing']}"
 
 # %%
 say(f"""

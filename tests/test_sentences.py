@@ -4,18 +4,17 @@ import math
 
 import pytest
 
+from fasttricks import progress
 from fasttricks.course.sentences import MISSING, changed, faster, gained, say, sureness
 
 GAINED = {
-    "win": (([0.90, 0.91, 0.90], [0.87, 0.88, 0.86]), "3.3 points higher (3 of 3 seeds)"),
-    "loss": (([0.87, 0.88], [0.90, 0.91]), "3.0 points lower (2 of 2 seeds)"),
-    "tie": (([0.90, 0.91], [0.91, 0.90]), "level, as far as 2 seeds can tell (-1.0 to +1.0)"),
-    "hardly": (
-        ([0.901, 0.911], [0.900, 0.910]),
-        "level, as far as 2 seeds can tell (+0.1 to +0.1)",
-    ),
+    "win": (([0.90, 0.91, 0.90], [0.87, 0.88, 0.86]), "3.3 points higher (all 3 seeds)"),
+    "loss": (([0.87, 0.88], [0.90, 0.91]), "3.0 points lower (both seeds)"),
+    "tie": (([0.90, 0.91], [0.91, 0.90]), "about the same (2 seeds: -1.0 to +1.0 points)"),
+    "hardly": (([0.901, 0.911], [0.900, 0.910]), "about the same (2 seeds: +0.1 to +0.1 points)"),
+    "apart": (([0.90, 0.91], [0.85, 0.92]), "undecided (2 seeds: -1.0 to +5.0 points)"),
     "one win": (([0.90], [0.88]), "2.0 points higher (one seed)"),
-    "one tie": (([0.90], [0.895]), "level, as far as one seed can tell (+0.5 points)"),
+    "one tie": (([0.90], [0.895]), "about the same (one seed: +0.5 points)"),
     "near chance": (
         ([0.13], [0.106], 0.1),
         "not to be compared, because both have hardly learned (0.13)",
@@ -35,8 +34,8 @@ def test_accuracy(kind):
 FASTER = {
     "win": (([1.0, 1.1], [2.0, 2.2]), "2.00 times as fast"),
     "loss": (([2.0, 2.2], [1.0, 1.1]), "0.50 times as fast"),
-    "tie": (([1.0, 2.0], [2.0, 1.0]), "as fast, within what 2 runs can tell (1.00 times)"),
-    "near": (([1.0], [1.02]), "as fast, within what one run can tell (1.02 times)"),
+    "tie": (([1.0, 2.0], [2.0, 1.0]), "about as fast (1.00 times, 2 runs)"),
+    "near": (([1.0], [1.02]), "about as fast (1.02 times, one run)"),
     "never": (([math.inf], [1.0]), MISSING),
     "missing": (([], []), MISSING),
 }
@@ -84,3 +83,29 @@ def test_a_sentence_is_shown_as_text(monkeypatch):
     monkeypatch.setattr("IPython.display.display", shown.append)
     say("**So** it is.")
     assert shown[0].data == "**So** it is."
+
+
+def test_a_notebook_shows_one_line_for_many_runs(monkeypatch):
+    """Each display is made once; what it shows last is what the reader sees."""
+    shown = []
+
+    class Handle:
+        def __init__(self) -> None:
+            shown.append("")
+            self.at = len(shown) - 1
+
+        def update(self, data, raw):
+            shown[self.at] = data["text/plain"]
+
+    monkeypatch.delenv(progress.QUIET, raising=False)
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: Handle())
+    with progress.one_line() as tell:
+        for label in ("first", "second"):
+            with progress.Bar(label, 10) as bar:
+                bar.close("done")
+        assert shown == ["second: done"]
+        tell("two runs")
+    with progress.Bar("third", 10) as bar:
+        bar.close("done")
+    assert shown == ["two runs", "third: done"]

@@ -2,6 +2,7 @@
 
 from statistics import median
 
+from ..progress import one_line
 from ..report import probabilities
 from ..study.findings import headline, published
 from ..study.statistics import gains, interval
@@ -11,7 +12,7 @@ from .drawings import circle, heat, timeline
 from .exercises import check
 from .figures import accuracy_against_time, bars, plot, redraws, shares, show, tally
 from .insides import answers, formats
-from .sentences import changed, faster, gained, say, sureness
+from .sentences import changed, clear, faster, gained, say, sureness
 from .tables import accuracy_table, caption, recipe_table, table
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "changed",
     "check",
     "circle",
+    "clear",
     "faster",
     "formats",
     "gained",
@@ -33,6 +35,7 @@ __all__ = [
     "holds",
     "interval",
     "median",
+    "one_line",
     "plot",
     "probabilities",
     "published",

@@ -9,6 +9,7 @@ import torch
 from .. import machine
 from ..budget import choose_budget
 from ..data import Data
+from ..progress import one_line
 from ..recipe import Recipe
 from ..record import Run
 from ..train import train
@@ -36,12 +37,16 @@ def train_arms(
 ) -> dict[str, list[Run]]:
     """Train every recipe with the same seeds, the arms taking turns; the runs by arm."""
     arms: dict[str, list[Run]] = {name: [] for name in recipes}
-    for seed in range(seeds or choose_budget().seeds):
-        for name, recipe in recipes.items():
-            asked = {"images": images, "seed": seed, "evaluations": evaluations}
-            key = zlib.crc32(f"{recipe} {asked}".encode())
-            which = re.sub(r"\W+", "-", f"{name} {seed} {key:08x}")
-            kept = Path(folder, which) if folder else None
-            run = train(recipe, data, label=f"{name}, seed {seed}", folder=kept, **asked)
-            arms[name].append(run)
+    with one_line() as tell:
+        for seed in range(seeds or choose_budget().seeds):
+            for name, recipe in recipes.items():
+                asked = {"images": images, "seed": seed, "evaluations": evaluations}
+                key = zlib.crc32(f"{recipe} {asked}".encode())
+                which = re.sub(r"\W+", "-", f"{name} {seed} {key:08x}")
+                kept = Path(folder, which) if folder else None
+                run = train(recipe, data, label=f"{name}, seed {seed}", folder=kept, **asked)
+                arms[name].append(run)
+        made = [run for runs in arms.values() for run in runs]
+        seconds = sum(run.train_seconds for run in made)
+        tell(f"{len(made)} runs, {len(arms)} arms in turns: {seconds:.0f} s of training")
     return arms

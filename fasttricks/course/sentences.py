@@ -3,8 +3,7 @@
 import math
 from collections.abc import Sequence
 
-CLEAR = 0.3  # points of accuracy; less is called level, however often it is seen
-ONE = 1.0  # points that a single pair of runs must differ by
+CLEAR = 1.0  # points of accuracy that one pair of runs must differ by; n pairs, by 1 / sqrt(n)
 MISSING = "not known, because a run is missing"
 
 
@@ -20,21 +19,28 @@ def gained(
     other: Sequence[float],  # of the same seeds
     chance: float | None = None,  # the accuracy of guessing, where nets may not have learned
 ) -> str:
-    """By how many points the one accuracy is above the other, or that nothing can be told."""
+    """By how many points the one accuracy is above the other, or that nothing can be told.
+
+    The one is called higher where it is so with every seed, and by enough for so few of them.
+    """
     if not own or len(own) != len(other) or not all(map(math.isfinite, (*own, *other))):
         return MISSING
     if chance is not None and max(*own, *other) < 2 * chance:
         return f"not to be compared, because both have hardly learned ({max(*own, *other):.2f})"
     points = [100 * (a - b) for a, b in zip(own, other, strict=True)]
     mean, count = sum(points) / len(points), len(points)
-    word = "higher" if mean > 0 else "lower"
-    if count == 1:
-        if abs(mean) < ONE:
-            return f"level, as far as one seed can tell ({mean:+.1f} points)"
-        return f"{abs(mean):.1f} points {word} (one seed)"
-    if abs(mean) < CLEAR or min(points) * max(points) <= 0:
-        return f"level, as far as {count} seeds can tell ({min(points):+.1f} to {max(points):+.1f})"
-    return f"{abs(mean):.1f} points {word} ({count} of {count} seeds)"
+    if min(points) * max(points) > 0 and abs(mean) >= clear(count):
+        whose = {1: "one seed", 2: "both seeds"}.get(count, f"all {count} seeds")
+        return f"{abs(mean):.1f} points {'higher' if mean > 0 else 'lower'} ({whose})"
+    spread = f"{min(points):+.1f} to {max(points):+.1f}"
+    seen = f"one seed: {mean:+.1f}" if count == 1 else f"{count} seeds: {spread}"
+    word = "about the same" if max(map(abs, points)) < 2 * CLEAR else "undecided"
+    return f"{word} ({seen} points)"
+
+
+def clear(seeds: int) -> float:
+    """The points by which means of so many paired runs must differ before a word is said."""
+    return CLEAR / math.sqrt(seeds)
 
 
 def faster(
@@ -48,7 +54,7 @@ def faster(
     middle = math.exp(sum(map(math.log, ratios)) / len(ratios))
     if 0.95 < middle < 1.05 or ratios[0] < 1 < ratios[-1]:
         how = "one run" if len(ratios) == 1 else f"{len(ratios)} runs"
-        return f"as fast, within what {how} can tell ({middle:.2f} times)"
+        return f"about as fast ({middle:.2f} times, {how})"
     return f"{middle:.2f} times as fast"
 
 

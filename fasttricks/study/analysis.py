@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from crossing import Arm, estimate, holm, simulated
-from findings import Estimate, Finding, Published
 from numpy.typing import NDArray
-from plan import TEST, Found, Study, arm_of, complete, lacking, part_of_ladder, seeds_of, trials
 
-from fasttricks import machine
+from .. import machine
+from .crossing import Arm, estimate, holm, simulated
+from .findings import Estimate, Finding, Published
+from .plan import TEST, Found, Study, arm_of, complete, lacking, part_of_ladder, trials
 
 POINTS = 12  # targets at which an arm is shown
 ALPHA = 0.05
@@ -23,7 +23,7 @@ def arms_of(study: Study, found: Found) -> dict[str, Arm]:
     done = {}
     for name in study.arms:
         lengths = [(name, study.length(name, n)) for n in part_of_ladder(study, name, found)]
-        if not any(lacking(study, lengths, study.seeds, found)):
+        if not any(lacking(study, lengths, found)):
             arm = arm_of(study, found, name)
             if not math.isnan(arm.curve.images(study.target)):  # else shorter runs are needed
                 done[name] = arm
@@ -33,8 +33,11 @@ def arms_of(study: Study, found: Found) -> dict[str, Arm]:
 def ratio(arm: Arm, other: Arm, target: float, clock: str = "train") -> Estimate:
     """How many times as soon as the other an arm is at the target.
 
-    Where one of them is not at the target within its lengths, a bound is all that is known.
+    Seeds are paired, so that only those count that both have. Where one of the two is not at the
+    target within its lengths, a bound is all that is known.
     """
+    seeds = min(len(arm.pace), len(other.pace))
+    arm, other = arm.first(seeds), other.first(seeds)
     own, theirs = (math.isfinite(one.curve.images(target)) for one in (arm, other))
     if own and theirs:
         return estimate(other.costs(target, clock) - arm.costs(target, clock))
@@ -82,6 +85,17 @@ def findings(study: Study, found: Found) -> list[Finding]:
     ]
 
 
+def beside_peers(study: Study, found: Found) -> list[Finding]:
+    """The arms that are compared with every peer, beside each."""
+    arms = arms_of(study, found)
+    return [
+        compare(name, arms[name], peer, arms[peer], study.target)
+        for peer in study.peers
+        for name in study.beside
+        if peer in arms and name in arms
+    ]
+
+
 def at_targets(study: Study, found: Found) -> dict[str, list[list[float]]]:
     """For arms that are drawn: target, seconds, ratio to the reference with its interval."""
     arms, shown = arms_of(study, found), {}
@@ -113,7 +127,7 @@ def tested(study: Study, found: Found) -> dict[str, list[float]]:
     result = {}
     for name in study.tested:
         for (arm, _), runs in found.items():
-            if arm == f"{TEST} {name}" and complete(runs, seeds_of(name, study.seeds)):
+            if arm == f"{TEST} {name}" and complete(runs, study.seeds_of(name)):
                 result[name] = [runs[seed].test_accuracy for seed in sorted(runs)]
     return result
 
@@ -136,11 +150,15 @@ def publish(name: str, study: Study, found: Found) -> Published:
         raise ValueError(f"{name} has no target yet; `fasttricks bench` says what it lacks.")
     return Published(
         study=name,
+        about=study.about,
+        reference=study.reference,
         hardware=hardware_of(found),
         runs=sum(map(len, found.values())),
         seeds=study.seeds,
         target=study.target,
         rows=findings(study, found),
+        peers=beside_peers(study, found),
+        steps=study.steps,
         tested=tested(study, found),
         targets=at_targets(study, found),
         accuracies=accuracies(study, found),
@@ -160,7 +178,7 @@ def digest() -> str:
     names = ("loop.py", "data.py", "models.py", "recipe.py", "budget.py")
     files = [here / name for name in names]
     files += [*here.glob("tricks/*.py"), *here.glob("weights/*"), here / "sources/letters.py"]
-    content = b"".join(path.read_bytes() for path in sorted(files))
+    content = b"".join(path.read_bytes().replace(b"\r\n", b"\n") for path in sorted(files))
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -179,10 +197,11 @@ def coverage(
     arms, result, random = arms_of(study, found), {}, np.random.default_rng(0)
     for name in names:
         pair = arms[name], arms[study.against(name)]
+        seeds = min(len(arm.pace) for arm in pair)  # only those that both have count
         truth = ratio_of_curves(*pair, study.target)
         hits, errors = 0, []
         for _ in range(studies):
-            turns = random.integers(0, study.seeds, study.seeds)
+            turns = random.integers(0, seeds, seeds)
             made = [
                 simulated_search(study, n, arm, turns, random)
                 for n, arm in zip((name, study.against(name)), pair, strict=True)
