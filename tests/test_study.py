@@ -104,13 +104,13 @@ def test_every_arm_gets_lengths_on_both_sides_of_the_target(file, tmp_path, made
     rows = {row.arm: row for row in findings(study, found)}
     assert rows["plain"].images.value == pytest.approx(5000, rel=0.1)
     assert rows["whole"].ratio.value == pytest.approx(5000 / 1500, rel=0.15)
-    assert rows["whole"].verdict == "sooner"
+    assert rows["whole"].verdict == "faster"
     assert rows["whole"].holds
-    assert rows["plain + mixup"].verdict == "later"
+    assert rows["plain + mixup"].verdict == "slower"
     assert not rows["plain + mixup"].arrives
     assert rows["whole - mixup"].verdict == "cannot tell"
     assert (rows["plain"].seeds, rows["plain + scaling"].seeds) == (4, 3), "as it declares"
-    assert rows["plain + scaling"].verdict == "sooner"
+    assert rows["plain + scaling"].verdict == "faster"
     assert "4 paired seeds (3 where" in page("tiny", study, found)
     assert rows["whole"].wall == pytest.approx(rows["whole"].images.value * 2e-4 + 5, rel=0.02)
     assert "Complete" in capsys.readouterr().out
@@ -361,7 +361,7 @@ def test_the_way_from_plain_to_the_whole_is_drawn(file, tmp_path, made):
     plain, whole = told.of("plain", "whole")
     said = [text.get_text() for text in axes.texts]
     assert said[0].strip() == f"{plain.train:.1f} s"
-    assert said[1].strip() == f"{whole.train:.1f} s, {plain.train / whole.train:.2f} times as soon"
+    assert said[1].strip() == f"{whole.train:.1f} s, {plain.train / whole.train:.2f} times as fast"
     plt.close("all")
 
 

@@ -43,14 +43,14 @@ def headline(results: Path = RESULTS) -> str:
     against = next(r for r in found.peers if (r.arm, r.against) == ("whole", best.arm))
     return (
         f"On {found.hardware}, all seven together train a small network to validation accuracy "
-        f"{found.target} **{times(whole.ratio.value)} times as soon** as tuned plain training "
+        f"{found.target} **{times(whole.ratio.value)} times as fast** as tuned plain training "
         f"(95 %: {span(whole.ratio)}; {plain.train:.1f} s → {whole.train:.1f} s of training, "
         f"{found.seeds} paired seeds). One schedule and pretrained first weights are most of that: "
-        f"these two alone make it {times(pair.ratio.value)} times. Without pretrained weights it "
+        f"these two alone make it {times(pair.ratio.value)} times as fast. Without pretrained weights it "
         f"is {times(plain.train / bare.train)} times, and without several processes, which share "
         f"the same cores here, {times(plain.train / six.train)} times. The best of four other "
-        f"libraries' own recipes, `{best.arm}`, takes {best.train:.1f} s: all seven are there "
-        f"{times(against.ratio.value)} times as soon (95 %: {span(against.ratio)})."
+        f"libraries' own recipes, `{best.arm}`, takes {best.train:.1f} s: all seven are "
+        f"{times(against.ratio.value)} times as fast (95 %: {span(against.ratio)})."
     )
 
 
@@ -64,14 +64,14 @@ def effect(row: Finding) -> str:
 def judged(alone: Finding, without: Finding) -> str:
     """Whether a trick pays, in a few words, from both of its intervals."""
     word = {
-        ("sooner", "later"): "pays, alone and in the sum",
-        ("sooner", "sooner"): "pays alone, is in the way of the others",
-        ("sooner", "cannot tell"): "pays alone; the others replace it",
-        ("cannot tell", "later"): "pays in the sum",
-        ("cannot tell", "sooner"): "in the way",
-        ("later", "later"): "costs alone, pays in the sum",
-        ("later", "sooner"): "costs time here",
-        ("later", "cannot tell"): "costs time alone",
+        ("faster", "slower"): "pays, alone and in the sum",
+        ("faster", "faster"): "pays alone, is in the way of the others",
+        ("faster", "cannot tell"): "pays alone; the others replace it",
+        ("cannot tell", "slower"): "pays in the sum",
+        ("cannot tell", "faster"): "in the way",
+        ("slower", "slower"): "costs alone, pays in the sum",
+        ("slower", "faster"): "costs time here",
+        ("slower", "cannot tell"): "costs time alone",
     }
     return word.get((alone.verdict, without.verdict), "cannot tell here")
 
@@ -93,8 +93,8 @@ def tricks(results: Path = RESULTS) -> str:
             f"[Kaggle]({kaggle}) | {minutes(file)} |"
         )
     head = (
-        "| | trick | what it does | added to plain training: times as soon (95 %) "
-        "| left out of all seven: times as soon (95 %) | verdict | run | minutes |"
+        "| | trick | what it does | added to plain training: times as fast (95 %) "
+        "| left out of all seven: times as fast (95 %) | verdict | run | minutes |"
     )
     return "\n".join([head, "| --- " * 8 + "|", *rows])
 
@@ -135,7 +135,7 @@ def study(name: str, results: Path = RESULTS) -> str:
 
 
 def peers(results: Path = RESULTS) -> str:
-    """What each of the other libraries takes, and how many times as soon our arms are there."""
+    """What each of the other libraries takes, and how many times as fast our arms are."""
     found = found_in(MAIN, results)
     return as_markdown(beside_table(found.peers, found.rows))
 

@@ -31,7 +31,7 @@ def arms_of(study: Study, found: Found) -> dict[str, Arm]:
 
 
 def ratio(arm: Arm, other: Arm, target: float, clock: str = "train") -> Estimate:
-    """How many times as soon as the other an arm is at the target.
+    """How many times as fast as the other an arm is to the target.
 
     Seeds are paired, so that only those count that both have. Where one of the two is not at the
     target within its lengths, a bound is all that is known.
@@ -81,7 +81,7 @@ def findings(study: Study, found: Found) -> list[Finding]:
     raised = holm(np.array([row.ratio.p for row in asked])) if asked else ()
     holds = {row.arm: bool(p <= ALPHA) for row, p in zip(asked, raised, strict=True)}
     return [
-        replace(row, holds=holds.get(row.arm, row.verdict in ("sooner", "later"))) for row in rows
+        replace(row, holds=holds.get(row.arm, row.verdict in ("faster", "slower"))) for row in rows
     ]
 
 

@@ -40,7 +40,7 @@ class Finding:
     seeds: int
     train: float  # seconds until the target
     wall: float
-    ratio: Estimate  # the other's train seconds over this arm's: above 1 is sooner
+    ratio: Estimate  # the other's train seconds over this arm's: above 1 is faster
     wall_ratio: Estimate
     holds: bool  # whether the verdict stays when all of the study's are asked at once (Holm 1979)
 
@@ -55,8 +55,8 @@ class Finding:
         if self.arm == self.against:
             return "-"
         if self.ratio.low > 1:
-            return "sooner"
-        return "later" if self.ratio.high < 1 else "cannot tell"
+            return "faster"
+        return "slower" if self.ratio.high < 1 else "cannot tell"
 
 
 @dataclass(frozen=True)
@@ -157,13 +157,13 @@ def headline(
 
 
 PAYS = {
-    "sooner": "alone, it pays",
-    "later": "alone, it costs time",
+    "faster": "alone, it pays",
+    "slower": "alone, it costs time",
     "cannot tell": "alone, it makes no clear difference",
 }
 MISSED = {
-    "sooner": "the other six are faster without it",
-    "later": "the other six are slower without it",
+    "faster": "the other six are faster without it",
+    "slower": "the other six are slower without it",
     "cannot tell": "leaving it out makes no clear difference",
 }
 
@@ -211,7 +211,7 @@ def sentences(rows: Sequence[Finding]) -> Iterator[str]:
         ("Added to plain training", "plain + ", "with"),
         ("Left out of all seven", "whole - ", "without"),
     ):
-        groups: dict[str, list[str]] = {"sooner": [], "later": [], "cannot tell": []}
+        groups: dict[str, list[str]] = {"faster": [], "slower": [], "cannot tell": []}
         for row in rows:
             if row.arm.startswith(first):
                 groups[row.verdict].append(row.arm.removeprefix(first).replace(" + ", " and "))

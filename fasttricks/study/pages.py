@@ -20,8 +20,8 @@ from .plan import DECLARED, TUNE, Found, Study, read_study
 from .runs import read_records
 from .style import COLOURS, MARKS, STYLES, plain_numbers
 
-FACES = {"sooner": "black", "later": "white", "cannot tell": "#bbbbbb", "-": "black"}
-SHAPES = {"sooner": "o", "later": "s", "cannot tell": "D", "-": "|"}
+FACES = {"faster": "black", "slower": "white", "cannot tell": "#bbbbbb", "-": "black"}
+SHAPES = {"faster": "o", "slower": "s", "cannot tell": "D", "-": "|"}
 
 
 def studies(results: Path = RESULTS) -> dict[str, tuple[Study, Found]]:
@@ -47,7 +47,7 @@ def as_table(
                 else f"at {row.accuracy:.4f} then",
                 "train s": seconds(row.train),
                 "cold wall s": seconds(row.wall),
-                f"times as soon as {row.against}": times(row.ratio.value),
+                f"times as fast as {row.against}": times(row.ratio.value),
                 "95 %": span(row.ratio),
                 "by cold wall": times(row.wall_ratio.value),
                 "95 % by cold wall": span(row.wall_ratio),
@@ -59,7 +59,7 @@ def as_table(
 
 
 def beside(peers: Sequence[Finding], rows: Sequence[Finding]) -> pd.DataFrame:
-    """A row a peer, as text: what it takes, and how many times as soon our arms are there."""
+    """A row a peer, as text: what it takes, and how many times as fast our arms are."""
     known = {row.arm: row for row in rows}
     table: dict[str, dict[str, str]] = {}
     for row in peers:
@@ -75,7 +75,7 @@ def beside(peers: Sequence[Finding], rows: Sequence[Finding]) -> pd.DataFrame:
 
 def wavers(row: Finding) -> bool:
     """Whether a verdict falls when it is one of many."""
-    return row.verdict in ("sooner", "later") and not row.holds
+    return row.verdict in ("faster", "slower") and not row.holds
 
 
 def groups(rows: Sequence[Finding]) -> dict[str, list[Finding]]:
@@ -155,9 +155,9 @@ def page(name: str, study: Study, found: Found) -> str:
         f"Target: validation accuracy {study.target}. {chosen(study)}",
         "Images until the target are read off a monotone curve through the mean accuracies of "
         f"{study.paired} at each length; seconds are these images at the pace of a "
-        "last round in which all arms take turns. A ratio says how many times as soon an arm is "
-        "there on the train clock, with the 95 % interval of the jackknife over seeds; above 1 is "
-        f"sooner. {len(told.rows) - 1} verdicts are read; those marked fall when all are asked at "
+        "last round in which all arms take turns. A ratio says how many times as fast an arm is, "
+        "on the train clock, with the 95 % interval of the jackknife over seeds; above 1 is "
+        f"faster. {len(told.rows) - 1} verdicts are read; those marked fall when all are asked at "
         "once (Holm 1979).",
         *told.unfinished,
     ]
@@ -167,7 +167,7 @@ def page(name: str, study: Study, found: Found) -> str:
     if told.steps and all(row.arrives for row in told.of(*told.steps)):
         parts += [f"![from plain to the whole]({name}-steps.png)"]
     if told.peers:
-        parts += ["How many times as soon as each of the other libraries (95 %):"]
+        parts += ["How many times as fast as each of the other libraries (95 %):"]
         parts += [as_markdown(beside(told.peers, told.rows))]
     if told.tested:
         scores = [
@@ -203,10 +203,10 @@ def figure(rows: Sequence[Finding], title: str) -> Figure:
     )
     for axes, (name, some) in zip(panels[0], shown.items(), strict=True):
         forest(axes, some)
-        axes.set_xlabel(f"times as soon at the target as {name}")
+        axes.set_xlabel(f"times as fast to the target as {name}")
     marks = [
         plt.Line2D([], [], marker=SHAPES[word], color="black", mfc=FACES[word], ls="", label=word)
-        for word in ("sooner", "cannot tell", "later")
+        for word in ("faster", "cannot tell", "slower")
     ]
     fig.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False)
     fig.suptitle(title, fontsize=10)
@@ -246,7 +246,7 @@ def waterfall(told: Published, title: str) -> Figure:
         before = rows[number - 1].train if number else row.train
         axes.barh(number, before, color="white", edgecolor="grey", hatch="////", lw=0.5)
         axes.barh(number, row.train, color="black")
-        gain = f", {times(before / row.train)} times as soon" if number else ""
+        gain = f", {times(before / row.train)} times as fast" if number else ""
         axes.text(max(before, row.train), number, f"  {row.train:.1f} s{gain}", va="center")
     axes.set(yticks=range(len(rows)), xlabel="seconds of training until the target")
     axes.set_yticklabels(steps_of([row.arm for row in rows]))
@@ -271,7 +271,7 @@ def steps_of(arms: Sequence[str]) -> list[str]:
 
 
 def target_curves(told: Published, title: str) -> Figure:
-    """Seconds to every target, and how many times as soon as the reference, with bands."""
+    """Seconds to every target, and how many times as fast as the reference, with bands."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for number, (name, rows) in enumerate(told.targets.items()):
         look = {"ls": STYLES[number % 4], "color": COLOURS[number % 4], "label": name}
@@ -287,7 +287,7 @@ def target_curves(told: Published, title: str) -> Figure:
         axes.grid(alpha=0.3)
         plain_numbers(axes.yaxis)
     left.set_ylabel("seconds of training until the target")
-    right.set_ylabel("times as soon as plain (band: 95 %)")
+    right.set_ylabel("times as fast as plain (band: 95 %)")
     left.legend(frameon=False)
     fig.suptitle(title, fontsize=10)
     return fig
