@@ -57,7 +57,7 @@ smoke: $(READY)  ## every notebook in the smallest budget
 rehearse: $(READY)  ## every notebook on a GPU that is pretended, and launches on several
 	@$(BIN)/python tools/rehearse.py
 
-faults: $(READY)  ## kill, cut and damage runs at random moments, and count what is lost (half an hour)
+faults: $(READY)  ## kill, cut and damage runs at random moments, and count what is lost (23 minutes)
 	@$(BIN)/python tools/faults.py
 
 lab: $(READY)  ## open the notebooks in JupyterLab

@@ -18,18 +18,18 @@
 # %% [markdown]
 # # 1. Multi-GPU training
 #
-# One device takes a batch, computes, and steps. Two devices could each take half of it. This chapter
-# shows why the two halves add up to the step of the whole batch (exactly, in a network without batch
-# statistics), what adding them costs, and at what size the cost is worth it.
+# If you have two GPUs, each can take half of every batch. They average their gradients, and both make the
+# same step. This chapter shows why that is the step of the whole batch, what the averaging costs, and when
+# a batch is too small to be divided.
 #
-# Large training runs rely on this trick. Goyal et al. 2017
-# ([arXiv 1706.02677](https://arxiv.org/abs/1706.02677)) used it to train ResNet-50 on ImageNet **in one
-# hour on 256 GPUs**, with a batch of 8,192. They report about 90 % scaling efficiency from 8 to 256 GPUs.
-# That is their result: **we have not measured this trick on several GPUs**.
+# Goyal et al. 2017 ([arXiv 1706.02677](https://arxiv.org/abs/1706.02677)) used this trick to train
+# ResNet-50 on ImageNet **in one hour on 256 GPUs**. They report that about 90 % of the perfect speed-up
+# remained when they went from 8 GPUs to 256.
 #
-# A *device* is a GPU. Without one, an equal part of the cores stands in for it. The numbers stored here, and
-# those of our recorded study, come from two CPU cores. If you have several GPUs, run the notebook, and its
-# sentences will describe yours. Kaggle's "GPU T4 x2" gives you two for free.
+# **We have not measured it on several GPUs.** The numbers stored here come from two CPU cores, each of
+# which plays the part of a GPU. If you have several GPUs, run the notebook, and its sentences will describe
+# yours. (Kaggle's free "GPU T4 x2" has two.) Below, a *device* is a GPU, or, on a machine without one, an
+# equal part of its cores.
 #
 # About 20 minutes to read, and two to run.
 
@@ -64,10 +64,10 @@ import matplotlib.pyplot as plt
 
 from fasttricks.course import timeline
 
-half = [("compute", 0, 4), ("average the gradients", 4, 5), ("step", 5, 5.6)]
+half = [("compute the gradient", 0, 4), ("average it", 4, 5), ("update the weights", 5, 5.6)]
 timeline(
     {
-        "one device": [("compute", 0, 8), ("step", 8, 8.6)],
+        "one device": [("compute the gradient", 0, 8), ("update the weights", 8, 8.6)],
         "first of two": half,
         "second of two": half,
     },
@@ -76,49 +76,65 @@ timeline(
 plt.show()
 
 # %% [markdown]
-# Each of the two computes for half as long, because it has half of the images. But they have to average
-# their gradients, which a single device need not do. The trick pays if the computing that you save takes
-# longer than the averaging that you add.
+# Each of the two needs half of the time to compute a gradient, because it has half of the images. But they
+# must also average their gradients, and both update all of the weights. The trick pays if it saves more
+# time than it costs.
 #
-# The budget depends on the device. We also count the devices. If there is only one GPU, two processes
-# share it below, which is correct but slower.
+# We load the data, choose a budget that suits this machine, and count its devices:
 
 # %%
-from fasttricks import BASELINE, Distributed, choose_budget, load, train
-from fasttricks.course import train_arms
+import torch
+
+from fasttricks import BASELINE, Distributed, choose_budget, load
 
 budget = choose_budget()
 data = load()
 here = data.to(BASELINE.world.device(), budget.image_size)
-devices = max(2, Distributed().count())
-budget, devices
+devices, gpus = max(2, Distributed().count()), torch.cuda.device_count()
+
+# %%
+from fasttricks.course import headline, say
+from fasttricks.tricks import distributed
+
+cores = distributed.cores()
+if gpus > 1:
+    say(f"This machine has {gpus} GPUs. Each of them is a device.")
+elif gpus == 1 or cores < devices:
+    say(
+        f"This machine has one {'GPU' if gpus else 'core'}. Below, {devices} processes share it, so nothing "
+        f"can become faster. The figures call them {devices} devices all the same."
+    )
+else:
+    say(
+        f"This machine has no GPU. We divide its {cores} cores into {devices} equal parts, and each part is "
+        f"a device."
+    )
 
 # %% [markdown]
-# First, here is what our recorded study found about this trick. A ratio above 1 means that the second of
-# the two times is the shorter. Below it is the trick's card, straight from the top of its file. There,
-# *slot* is the part of our recipe that the trick fills (`single`: only one trick can), and *meets* names
-# what it interacts with.
+# Here is what our recorded study found about this trick (below 1, "times as fast" means slower). Then
+# follows the trick's card, from the top of its file. There, N is the number of devices and B the number of
+# images in a batch. *Slot* is the part of our recipe that the trick fills (`single`: only one trick can),
+# and *meets* names what it interacts with.
 
 # %%
 from IPython.display import Markdown
-
-from fasttricks.course import headline, say
-from fasttricks.tricks import distributed
 
 say(headline("distributed"))
 Markdown(distributed.__doc__)
 
 # %% [markdown]
-# In the study on two cores, plain training already had both cores. The two processes had one each, so no
-# device was added, only messages. To see a second device at work, we must compare with *one* device, which
-# is one core there.
+# In the study on two cores, plain training already used both cores, because PyTorch divides the work of one
+# process among them. With the trick, two processes had one core each. So the trick added no device, only
+# the averaging. To see what a second device brings, we must compare two devices with *one*: on a CPU, with
+# a part of the cores.
 #
-# ## The problem: a saturated device
+# ## The problem: one device has a top speed
 #
-# In new processes, we time one training step at several batch sizes. The cores are divided into equal
-# parts, one for each process. First, one process computes and the others wait (`alone`). Then all
-# compute and average their gradients (`crowd`). We alternate the two measurements because a machine's
-# speed drifts. We also time by itself one averaging of as many bytes as our gradient has (`reduce`).
+# In new processes, one for each device, we time a training step at several batch sizes. First one of them
+# computes and the others wait (`alone`), then all compute and average their gradients (`joint`). They take
+# turns because a machine's speed drifts, and we use the median of three turns. We also time the averaging
+# by itself (`averaging`), with as many bytes as our gradient has and with four bytes, which is a single
+# number.
 
 # %%
 from fasttricks.models import begin
@@ -128,17 +144,18 @@ network = begin(BASELINE, budget.model, data.channels, len(data.classes), budget
 parameters = sum(parameter.numel() for parameter in network.parameters())
 size = 4 * parameters  # bytes of the gradient in fp32
 batches = [4 * devices**power for power in range(8) if 4 * devices**power <= 512]
-speeds = measure(devices, batches, [size])
-alone, crowd, reduce = speeds.alone, speeds.together, speeds.all_reduce[size]
+speeds = measure(devices, batches, [4, size])
+alone, joint, averaging = speeds.alone, speeds.together, speeds.all_reduce
 
 # %% [markdown]
-# Here are the images per second of one device, and of all of them, each with an equal part of the batch:
+# Here are the images per second of one device, and of all devices together if each has an equal part of the
+# batch:
 
 # %%
-from fasttricks.course import accuracy_table, faster, gained, holds, plot
+from fasttricks.course import plot
 
 rates = [batch / alone[batch] for batch in batches]
-divided = [batch / crowd[batch // devices] for batch in batches[1:]]
+divided = [batch / joint[batch // devices] for batch in batches[1:]]
 plot(
     {"one device": (batches, rates), f"{devices} devices": (batches[1:], divided)},
     "images in the whole batch",
@@ -149,47 +166,55 @@ plot(
 plt.show()
 
 # %%
-fastest = max(rates)
-doubling = rates[-1] / rates[-2]
+best, rise = batches[rates.index(max(rates))], rates[-1] / rates[-2]
+if rise > 1.1:
+    how, reached = "makes it faster", "has not reached its top speed yet"
+else:
+    how = "makes it slower" if rise < 0.95 else "hardly makes it faster"
+    reached = "has reached its top speed"
 say(
-    f"With {batches[0]} images in a batch, one device processes {rates[0]:,.0f} images per second. It is "
-    f"fastest with {batches[rates.index(fastest)]}: **{fastest:,.0f} images per second**. The last "
-    f"increase, from {batches[-2]} to {batches[-1]} images, changed that by a factor of {doubling:.2f}, "
-    f"so at this size it is **{'saturated' if doubling < 1.1 else 'not saturated yet'}**."
+    f"With {batches[0]} images in a batch, one device processes {rates[0]:,.0f} images per second, and with "
+    f"{best} images, {max(rates):,.0f}. Going from {batches[-2]} to {batches[-1]} images {how}. So **one "
+    f"device {reached}.**"
 )
 
 # %% [markdown]
 # Every step has a part that does not depend on the images, such as starting each layer and updating the
-# weights. Larger batches spread it over more images, until the device is saturated. From there on, larger
-# batches bring nothing, but another device may. Does it, here?
+# weights. A larger batch spreads it over more images, until the device has reached its top speed. Then only
+# another device can help. Does it?
 
 # %%
 from itertools import takewhile
 
-gains = [two / one for one, two in zip(rates[1:], divided, strict=True)]
-falling = zip(batches[:0:-1], gains[::-1], strict=True)  # from the largest batch down
-tail = list(takewhile(lambda pair: pair[1] > 1.1, falling))
+gains = {batch: alone[batch] / joint[batch // devices] for batch in batches[1:]}
+backwards = reversed(batches[1:])  # from the largest batch down
+paying = list(takewhile(lambda batch: gains[batch] > 1.1, backwards))
+small, large = batches[1], batches[-1]
 say(
-    f"{devices} devices that divide a batch of {batches[1]} images are **{gains[0]:.2f} times as fast** as "
-    f"one of them. If they divide {batches[-1]} images, they are **{gains[-1]:.2f} times as fast** "
-    f"(perfect would be {devices}). "
-    + (
-        f"With a margin of 10 % for drift, the trick pays here from a batch of {tail[-1][0]} on."
-        if tail
-        else "With a margin of 10 % for drift, the trick does not pay even with the largest batch."
-    )
+    f"{devices} devices that divide a batch of {small} images are **{gains[small]:.2f} times as fast** as "
+    f"one device. With {large} images, they are **{gains[large]:.2f} times as fast**. Perfect would be {devices}."
+)
+say(
+    f"**Dividing the batch pays from {paying[-1]} images on.**"
+    if paying
+    else "**Dividing the batch pays at none of these sizes.**"
 )
 
 # %% [markdown]
+# (We ask for at least 10 % because smaller differences may be drift.)
+#
+# What can cores tell us about GPUs? What we find out about gradients and accuracy holds for GPUs too,
+# because they do the same arithmetic. But *how large* a batch must be depends on the machine. GPUs reach
+# their top speed only with far more work, each has its own memory, and their messages travel over other
+# links.
+#
 # ## By hand: half and half is whole
 #
 # What must two devices tell each other? Take the smallest possible network, a single weight, and four
-# images of one number each. The loss is the mean of the squares of `weight * x - y`. Here is its slope
-# with respect to the weight, on the whole batch and on each half:
+# images of one number each. The loss is the mean of the squares of `weight * x - y`. Here is its slope with
+# respect to the weight, on the whole batch and on each half:
 
 # %%
-import torch
-
 x, y, weight = torch.tensor([1.0, 2, 3, 4]), torch.tensor([2.0, 3, 5, 9]), 1.0
 
 
@@ -200,21 +225,22 @@ def slope(x, y):
 slope(x, y), slope(x[:2], y[:2]), slope(x[2:], y[2:])
 
 # %% [markdown]
-# The halves disagree because they saw different images. But the mean of four numbers is also the mean of
-# the two halves' means.
+# The halves disagree because they contain different images. But the mean of four numbers is also the mean
+# of the means of two halves.
 
 # %% tags=["nbval-check-output"]
+from fasttricks.course import holds
+
 halves = (slope(x[:2], y[:2]) + slope(x[2:], y[2:])) / 2
 holds(halves == slope(x, y), "two half-batches average to the whole batch's gradient")
 
 # %% [markdown]
-# So each device needs only its own images, and it gets back one number: the average gradient. Both
-# devices then take the same step, so their copies of the weights always stay equal. The learning rate
-# stays the same because the gradients are averaged, not added, and the *global* batch, which is the sum
-# of all parts, does not change.
+# So each device needs only its own images, and the average gradient. If all begin with equal weights, they
+# then take the same step, and their weights stay equal. The learning rate stays the same too, because the
+# gradients are averaged, not added, and the *global* batch, which is the sum of all parts, has not changed.
 #
-# This needs equal parts. If one device has three images and the other has one, the plain mean counts the
-# single image three times as much as each of the others. Each part then has to be weighted by its images.
+# This needs equal parts. If one device has three images and the other has one, the plain mean gives the
+# single image too much weight. Each part must then be weighted by the number of its images.
 
 # %% tags=["nbval-check-output"]
 three, single = slope(x[:3], y[:3]), slope(x[3:], y[3:])
@@ -224,8 +250,8 @@ holds(abs(0.75 * three + 0.25 * single - slope(x, y)) < 1e-6, "weighted by image
 # %% [markdown]
 # ### In a real network
 #
-# Do the halves match the whole in a real network, too? We collect all the gradients in one long row, in
-# double precision so that rounding cannot hide anything.
+# Does this hold in a real network, too? We collect all gradients in one long row, in double precision so
+# that rounding cannot hide anything.
 
 # %%
 torch.manual_seed(0)
@@ -234,46 +260,42 @@ net = (
     .double()
     .to(here.val.y.device)
 )
+pixels = data.normalise(here.val.x[:64]).double()
+targets = torch.nn.functional.one_hot(here.val.y[:64], len(data.classes)).double()
 
 
-def batch_of_64(first):
-    x, y = here.val.x[first : first + 64], here.val.y[first : first + 64]
-    return data.normalise(x).double(), torch.nn.functional.one_hot(y, len(data.classes)).double()
-
-
-# %% [markdown]
-# A **shard** is one process's part of the batch. `gap` measures how far the shards' average is from the
-# whole batch's gradient, as a fraction of the length of that gradient.
-
-
-# %%
 def gradient(x, q):
     net.zero_grad()
     torch.nn.functional.cross_entropy(net(x), q).backward()
     return torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
 
 
-def gap(shards):
-    images, targets = batch_of_64(0)
-    parts = zip(images.chunk(shards), targets.chunk(shards), strict=True)
-    mean = sum(gradient(x, q) for x, q in parts) / shards
-    whole = gradient(images, targets)
+# %% [markdown]
+# One process's part of a batch is called a **shard**. `gap` measures how far the average gradient of two
+# shards is from that of the whole batch, as a fraction of the length of the latter.
+
+
+# %%
+def gap():
+    shards = zip(pixels.chunk(2), targets.chunk(2), strict=True)
+    mean = sum(gradient(x, q) for x, q in shards) / 2
+    whole = gradient(pixels, targets)
     return ((mean - whole).norm() / whole.norm()).item()
 
 
 # %% [markdown]
-# Batch norm is the one layer in which images affect each other: in training, it subtracts the mean of
-# *its own* batch. We compute the gap with this switched off, then on.
+# In batch norm, and in no other layer of this network, the images affect each other: in training, it
+# subtracts the mean of *its own* batch and divides by its standard deviation. In evaluation, it uses stored
+# statistics instead. We compute the gap both ways.
 
 # %%
 net.eval()
-stored = gap(2)
+stored = gap()
 net.train()
-own = gap(2)
+own = gap()
 say(
-    f"With batch norm's stored statistics, the average of two shards differs from the whole batch's "
-    f"gradient by **{stored:.0e}**, relative to its norm, which is rounding. With the statistics of each "
-    f"shard, it differs by **{own:.2f}**."
+    f"With stored statistics, the gap is **{stored:.0e}**, which is rounding. With the statistics of each "
+    f"shard, it is **{own:.2f}**, which is not."
 )
 
 # %% tags=["nbval-check-output"]
@@ -284,78 +306,44 @@ holds(
 holds(own > 1e-3, "with batch statistics, each shard sees its own mean")
 
 # %% [markdown]
-# Is that much? For comparison, we take eight other batches of 64 images and measure how far their gradients
-# are from the first batch's.
-
-# %%
-whole = gradient(*batch_of_64(0))
-others = [gradient(*batch_of_64(64 * number)) for number in range(1, 9)]
-distances = [((other - whole).norm() / whole.norm()).item() for other in others]
-chance = sum(distances) / len(distances)
-
-shards = [2, 4, 8, 16, 32]
-gaps = {64 // count: gap(count) for count in shards}
-plot(
-    {"batch norm": (list(gaps), list(gaps.values()))},
-    "images in a shard (64 in all)",
-    "relative gap to the whole gradient",
-    "grey: the gap to another random batch",
-    scale="log",
-    marks=True,
-    yscale="log",
-)
-plt.axhline(chance, color="grey")
-plt.show()
-
-# %%
-say(
-    f"The gap to another random batch is {chance:.2f} on average ({min(distances):.2f} to "
-    f"{max(distances):.2f}). The gap of two shards, {own:.2f}, is **{own / chance:.1f} times as large**, "
-    f"and the gap with 2 images in a shard **{gaps[2] / chance:.1f} times**. This is one batch and one "
-    f"untrained network."
-)
-
-# %% [markdown]
-# This is no bug. The average is the exact gradient of a slightly different network, one whose batch norm
-# looks at fewer images at a time. (Some people want this, and call it *ghost batch norm*: Hoffer et al. 2017, [arXiv 1705.08741](https://arxiv.org/abs/1705.08741).) With very few images per
-# shard, the statistics are too noisy. Wu and He 2018
-# ([arXiv 1803.08494](https://arxiv.org/abs/1803.08494)) report for ResNet-50 on ImageNet an error of
-# 23.6 % with 32 images per GPU, 23.7 % with 16, 24.8 % with 8, and 34.7 % with 2.
-#
-# One cure is `net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)`, on GPUs only: it computes the
-# statistics over all devices, at the cost of two more messages per layer. Another is a norm that looks at
-# one image at a time.
-#
-# One more thing is not averaged: batch norm's *running* statistics, which are used in evaluation.
-# PyTorch's wrapper copies those of the first process to all the others before each forward pass.
+# The second gap is no bug. The average is the exact gradient of a slightly different network, one whose
+# batch norm looks at fewer images at a time (*ghost batch norm*, Hoffer et al. 2017, [arXiv
+# 1705.08741](https://arxiv.org/abs/1705.08741)). Does it matter? One gradient cannot answer that, so we
+# train, with shards of a usual size under "Use it" and with very small ones under "Break it".
 #
 # ### The same sum on one device
 #
-# A single device can also take the shards one after another, add up the gradients, and step once. This is **gradient accumulation**. It saves no time, but it gives you a
-# batch that does not fit into memory. In PyTorch, `backward` adds to `.grad` anyway, so you only need to
-# weight each loss and to step later:
+# A single device can also take the shards one after another, add up their gradients, and then make one
+# step. This is **gradient accumulation**. It saves no time, but it has two uses:
+#
+# - You can train with a batch that does not fit into memory.
+# - You can try a cluster's batch before you rent the cluster. Shards one after another give the same sum as
+#   shards side by side, so one device can tell you what 64 devices would learn, batch norm included.
+#
+# In PyTorch, `backward` adds to `.grad` anyway. You only need to weight each shard's loss, and to step
+# after the last shard:
 
 
 # %%
 def accumulated(shards):
-    images, targets = batch_of_64(0)
     net.zero_grad()
-    for x, q in zip(images.chunk(shards), targets.chunk(shards), strict=True):
+    for x, q in zip(pixels.chunk(shards), targets.chunk(shards), strict=True):
         loss = torch.nn.functional.cross_entropy(net(x), q)
-        (loss * len(x) / len(images)).backward()
+        (loss * len(x) / len(pixels)).backward()
     return torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
 
 
 # %% tags=["nbval-check-output"]
 net.eval()
-same = torch.allclose(accumulated(4), gradient(*batch_of_64(0)), rtol=1e-6, atol=1e-9)
+same = torch.allclose(accumulated(4), gradient(pixels, targets), rtol=1e-6, atol=1e-9)
 holds(same, "four shards one after another give the gradient of the whole batch")
 
 # %% [markdown]
 # ## Write it
 #
-# The trick has two parts. First, which process takes which images? Every process draws the same batch
-# from the same seed and keeps every N-th image.
+# The trick has two parts. First, which process takes which images? Every process draws the same batch from
+# the same seed, and process r keeps every N-th image, starting with number r. Three processes divide ten
+# images like this:
 
 
 # %%
@@ -366,12 +354,12 @@ def shard(values, rank, processes):
 [shard(torch.arange(10), rank, 3).tolist() for rank in range(3)]
 
 # %% [markdown]
-# Second, each of N devices holds one long row: how do they average these rows? Sending them all to one
-# device would make that device the bottleneck. In a **ring all-reduce**, the devices form a circle, and
-# each sends only to the next. Every row is cut into N chunks, and each device sends *one* chunk per
-# round: device r begins with chunk r and then passes on the chunk it has just received. For N - 1 rounds,
-# the receiver *adds* its own numbers. For N - 1 more, it *replaces* them with the finished sums. Dividing
-# these sums by N gives the average.
+# Second, each of N devices holds one long row of numbers, and all need the average. If one device collected
+# all rows, it would be the bottleneck. In a **ring all-reduce**, each device sends only to the next one in
+# a circle. Every row is cut into N chunks, and a device sends *one* chunk per round: device r begins with
+# chunk r and then passes on the chunk that it has just received. In the first N - 1 rounds, the receiver
+# *adds* its own numbers. In the other N - 1, it *replaces* them with the finished sums. Dividing these by N
+# gives the average.
 
 
 # %%
@@ -389,9 +377,9 @@ def ring(held):  # held[rank, chunk]
 
 
 # %% [markdown]
-# Let every number be 1. The value of a chunk then shows how many devices have contributed to it. We draw
-# the four chunks as *a* to *d*. An arrow names the chunk that a device sends next; finished sums have a
-# thick frame.
+# If every number is 1 at the start, the value of a chunk shows how many devices have contributed to it. We
+# draw the four chunks of four devices as *a* to *d*. The letter on an arrow is the chunk that travels next,
+# and a thick frame marks a finished sum.
 
 # %%
 from fasttricks.course import circle
@@ -403,8 +391,8 @@ plt.show()
 # %% [markdown]
 # Follow chunk *a*. Device 0 sends its 1, so device 1 has 2 after the first round. It sends these on, so
 # device 2 has 3 after the second round, and device 3 has 4 after the third: a finished sum. The other
-# chunks do the same, each starting at another device. Every device now has one finished chunk, and three
-# more rounds carry the finished chunks around the ring. All rounds as numbers, a row for each device:
+# chunks do the same, each starting at another device. Three more rounds carry the finished chunks around
+# the ring. Here are all the rounds as numbers:
 
 # %%
 from fasttricks.course import tally
@@ -415,21 +403,21 @@ plt.show()
 
 # %% [markdown]
 # Now count the bytes. In each of the 2 (N - 1) rounds, a device sends one chunk, an N-th of the gradient.
-# In total, it sends 2 (N - 1) / N times the gradient's bytes: less than twice, *however many devices
-# there are*.
+# In total, that is 2 (N - 1) / N times the gradient: less than twice, *however many devices there are*.
 
 # %%
-sent = {n: 2 * (n - 1) / n * size / 1e6 for n in (2, 8, 256)}
+travels = {n: 2 * (n - 1) / n * size / 1e6 for n in (2, 8, 256)}
 say(
-    f"The gradient of our network is {size / 1e6:.2f} MB. Each of 2 devices sends {sent[2]:.2f} MB per "
-    f"step, each of 8 devices {sent[8]:.2f} MB, and **each of 256 devices {sent[256]:.2f} MB**."
+    f"The gradient of our network is {size / 1e6:.2f} MB. In each step, each of 2 devices sends "
+    f"{travels[2]:.2f} MB, each of 8 devices {travels[8]:.2f} MB, and **each of 256 devices "
+    f"{travels[256]:.2f} MB**."
 )
 
 # %% [markdown]
-# `DistributedDataParallel`, PyTorch's wrapper, called **DDP** for short, even hides part of that cost.
-# The backward pass finishes the last layer's gradients first. DDP collects finished gradients in
-# **buckets** (by default, 1 MiB for the first and 25 MiB for the others) and sends each full bucket while
-# earlier layers are still being computed.
+# PyTorch's wrapper for all this is `DistributedDataParallel`, **DDP** for short. It can even hide part of
+# the cost. The backward pass finishes the last layer's gradients first. DDP collects finished gradients in
+# **buckets** (by default, 1 MiB for the first and 25 MiB for the others) and sends a full bucket while it
+# computes earlier layers.
 
 # %%
 compute = [("forward", 0, 3), ("backward", 3, 9)]
@@ -445,8 +433,9 @@ timeline(
 plt.show()
 
 # %% [markdown]
-# Only the last bucket delays the step. A small network's gradient fits into one or two buckets, so little
-# overlaps.
+# In buckets, only the last message delays the step. This helps large networks most, because a small
+# gradient fits into one or two buckets. On a CPU, our package sends everything at the end, because no core
+# is free to send earlier. So nothing was hidden in the times stored here.
 #
 # ## Check it
 #
@@ -460,8 +449,8 @@ holds(same, "our function matches the package's")
 holds(torch.equal(torch.cat(parts).sort().values, rows), "every row is in exactly one shard")
 
 # %% [markdown]
-# PyTorch's own `DistributedSampler` makes all shards the same length by
-# showing some images twice. That is harmless for training, but wrong for measuring accuracy.
+# PyTorch's own `DistributedSampler` makes all shards equally long by showing some images twice. That is
+# harmless in training, but it makes a measured accuracy wrong.
 
 # %% tags=["nbval-check-output"]
 from torch.utils.data import DistributedSampler
@@ -524,8 +513,7 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # dist.destroy_process_group()
 # ```
 #
-# You do not start it with `python`, but with **torchrun**, PyTorch's launcher, which starts the processes
-# and tells each its number, the *rank*:
+# You start it with **torchrun**, which starts the processes and tells each its number, the *rank*:
 #
 # ```
 # torchrun --standalone --nproc-per-node 2 train_ddp.py
@@ -537,27 +525,22 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # Five classic bugs:
 #
 # 1. **`sampler.set_epoch` is missing.** Every epoch then has the same order. No error appears.
-# 2. **The batch size is per process.** `DataLoader(data, 128)` in four processes is a global batch of
-#    512, whose learning rate is too low (chapter 2).
+# 2. **The batch size is per process.** `DataLoader(data, 128)` in four processes makes a global batch of
+#    512, for which the old learning rate is too low (chapter 2).
 # 3. **`net(x)` instead of `wrapped(x)`.** The gradients are never averaged, and the copies drift apart
 #    without an error.
-# 4. **Every process saves, downloads, or logs.** They overwrite one file. Let rank 0 do it, and make the
+# 4. **Every process saves, downloads, or logs.** They overwrite one file. Let rank 0 do it, and let the
 #    others wait with `dist.barrier()` where they need the result.
-# 5. **One process does something that the others do not:** it skips a step, has one batch more, or stops
-#    early. The others wait for its gradients until a timeout, ten minutes with GPUs. This also happens if
-#    only rank 0 calls a function in which all must take part, such as `dist.all_reduce`.
+# 5. **One process does something that the others do not.** It skips a step, stops early, or alone calls
+#    `dist.all_reduce`. The others wait for it until a timeout, ten minutes with GPUs.
 #
-# Four neighbours of DDP:
+# With gradient accumulation, wrap all but the last shard in `with wrapped.no_sync():`. Otherwise, the
+# devices average their gradients after every shard. Do not use `torch.nn.DataParallel`, which copies the
+# network to all GPUs in every step. If the model does not fit into one GPU, use **FSDP**
+# (`torch.distributed.fsdp.fully_shard`), which also divides the weights and the optimizer's state.
 #
-# - With gradient accumulation, wrap all but the last shard in `with wrapped.no_sync():`. Otherwise, the
-#   devices exchange messages after every shard.
-# - Convert to `SyncBatchNorm` (above) before you wrap.
-# - Do not use `torch.nn.DataParallel`: one process copies the network to all GPUs in every step.
-# - **FSDP** (`torch.distributed.fsdp.fully_shard`) also divides the weights and the optimizer's state. Use
-#   it if the model does not fit into one GPU.
-#
-# Our own script keeps all images in memory instead of using a `DataLoader`. To turn it into one for
-# several devices, remove the `-` lines below and add the `+` lines.
+# Our own script keeps all images in memory instead of using a `DataLoader`. To turn it into one for several
+# devices, remove the `-` lines below and add the `+` lines.
 #
 # ```diff
 #  import argparse
@@ -613,69 +596,95 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # ```
 #
 # The complete script is [`examples/distributed.py`](../examples/distributed.py), and you start it with
-# `torchrun --standalone --nproc-per-node 2 distributed.py`. Every process draws the same order and keeps
-# its share of each batch. That is why all of its processes keep the same seed. The loss is weighted by the
-# share's size, in case the batch does not divide evenly.
+# `torchrun --standalone --nproc-per-node 2 distributed.py`. Every process draws the order and the flips of
+# the whole batch and keeps its share of both. So here, unlike in `train_ddp.py`, all processes keep the
+# same seed. The loss is weighted by the shard's size because a batch may not divide evenly.
 #
 # ## Use it
 #
-# Now we use real processes. `train` starts them with torchrun, each on its own device. torchrun starts
-# fresh processes, so it does not matter that this notebook has already used the device. The global batch
-# is the same, and so is the seed. On a CPU, the one process now uses *all* the cores, unlike in the first
-# figures, and the others divide them.
+# Now we train with real processes. `train` starts them with torchrun, each on its own device. The seed and
+# the global batch stay the same.
 
 # %%
-together = Distributed(devices, share_devices=True)
-recipes = {"one process": BASELINE, f"{devices} processes": BASELINE + together}
-arms = train_arms(recipes, data, images=budget.images // 2, seeds=min(2, budget.seeds))
+from fasttricks.course import accuracy_table, train_arms
+
+recipes = {
+    "one process": BASELINE,
+    f"{devices} processes": BASELINE + Distributed(devices, share_devices=True),
+}
+arms = train_arms(recipes, data, images=budget.images // 2)
 accuracy_table(arms)
 
 # %% [markdown]
-# The table's seconds are medians. The next sentence averages the ratios of pairs that share a seed.
+# Gains are differences between two runs with the same seed. A point is one image in a hundred.
 
 # %%
+from fasttricks.course import faster, gained
+
 one, many = arms.values()
 scores = [[run.val_accuracy for run in runs] for runs in (many, one)]
 clocks = [[run.train_seconds for run in runs] for runs in (many, one)]
 guess = 1 / len(data.classes)
+learned, speed = gained(*scores, guess), faster(*clocks)
 say(
-    f"Compared with one process, the accuracy of {devices} processes after "
-    f"{one[0].images_seen / len(data.train):.2f} epochs is **{gained(*scores, guess)}**. Training was "
-    f"**{faster(*clocks)}**."
+    f"After {one[0].images_seen / len(data.train):.2f} epochs and compared with one process, the accuracy of "
+    f"{devices} processes is **{learned}**."
 )
 
 # %% [markdown]
-# The trick is about time; it must not change what is learned. How did the two get there? As a control, we
-# also plot a second single-process seed.
+# How did they get there? Here are two of the seeds, each with one process and with several:
 
 # %%
-drawn = {"one process": one[0], f"{devices} processes": many[0]}
-if len(one) > 1:
-    drawn["one process, next seed"] = one[1]
-curves = {
-    name: ([point[0] for point in run.curve], [point[2] for point in run.curve])
-    for name, run in drawn.items()
-}
+curves = {}
+for seed in range(min(2, len(one))):
+    for name, runs in arms.items():
+        images, _, accuracies = zip(*runs[seed].curve, strict=True)
+        curves[f"{name}, seed {seed}"] = (images, accuracies)
 plot(curves, "images seen", "validation accuracy", marks=True)
 plt.show()
 
 # %%
-ends = [curve[1][-1] for curve in curves.values()]
-apart = [100 * abs(ends[0] - other) for other in ends[1:]]
+from itertools import combinations
+from statistics import mean
+
+by_processes = mean(100 * abs(a - b) for a, b in zip(*scores, strict=True))
+by_seed = [100 * abs(a - b) for a, b in combinations(scores[1], 2)]
 say(
-    f"At the last mark, one process and {devices} processes with the same seed are **{apart[0]:.1f} "
-    f"points** apart. "
+    f"At the end, runs with the same seed and another number of processes are **{by_processes:.1f} points** "
+    f"apart. "
     + (
-        f"Two seeds of one process are **{apart[1]:.1f} points** apart."
-        if len(one) > 1
-        else "There is only one seed here to compare that with."
+        f"Runs of one process with different seeds are **{mean(by_seed):.1f} points** apart, on average over "
+        f"{len(one)} seeds. So the {'seed' if mean(by_seed) > by_processes else 'number of processes'} "
+        f"makes the larger difference."
+        if by_seed
+        else "With only one seed, there is nothing to compare that with."
     )
 )
 
 # %% [markdown]
-# The gap at one step of an untrained network cannot tell how far two runs end up from each other. Only
-# training can. (We compare the last marks because early on, the running statistics lag behind the
-# weights.)
+# Did the different gradient, which batch norm made above, do harm? And was the training faster?
+
+# %%
+if "about the same" in learned:
+    harm = "did no harm that we can see"
+elif "lower" in learned:
+    harm = "may have done harm"
+elif "higher" in learned:
+    harm = "did no harm"
+else:
+    harm = "may have done harm or not. These runs cannot tell"
+say(f"The different gradient, with {BASELINE.batch // devices} images in each shard, **{harm}**.")
+
+# %%
+if gpus > 1:
+    added = f"One process had one GPU, and {devices} processes had {devices}."
+elif gpus == 1:
+    added = "But all processes used the same GPU, so no device was added."
+else:
+    added = (
+        "But one process used all the cores too, so no device was added, as in the recorded study."
+    )
+say(f"With {devices} processes, training was **{speed}**. {added}")
 
 # %% tags=["nbval-check-output"]
 alike = all(
@@ -687,131 +696,201 @@ holds({run.processes for run in many} == {devices}, "and there were as many proc
 # %% [markdown]
 # ## Break it: too few images for batch norm
 #
-# How few images may a shard have? To find out, we need no cluster. One process can play all the devices:
-# with `accumulate=64`, it cuts each batch of 128 into 64 shards of 2 images, as 64 devices would, and
-# computes them one after another.
+# How few images may a shard have? With gradient accumulation, we can find out without a cluster. With
+# `accumulate=64`, one process cuts each batch of 128 images into 64 shards of 2, as 64 devices would, and
+# computes them one after another. We compare that with shards of 16 and with undivided batches.
 
 # %%
-tiny = {}
-for count in (1, 16, 64):
-    images = BASELINE.batch // count
-    recipe, few = BASELINE + Distributed(1, accumulate=count), min(budget.images // 8, 3_200)
-    tiny[images] = train(recipe, data, images=few, evaluations=1, label=f"{images} in a shard")
+per_shard = {BASELINE.batch // count: count for count in (1, 8, 64)}
+cut = {
+    f"{images} images in a shard": BASELINE + Distributed(1, accumulate=count)
+    for images, count in per_shard.items()
+}
+tiny = train_arms(cut, data, images=min(budget.images // 8, 3_200), evaluations=1)
 
 # %% [markdown]
-# Do not compare the accuracies printed above. Running statistics move by a tenth in every forward pass, and
-# with 64 shards, a step has 64 of these. So they lag behind the weights least where the shards are
-# smallest. For a fair comparison, we compute them anew for all three, from 2,000 training images.
+# For evaluation, batch norm uses *running* statistics, which move by a tenth in every forward pass. A step
+# with 64 shards has 64 forward passes, and one with an undivided batch has one, so in a short training the
+# undivided batches would be at a disadvantage. We therefore compute these statistics anew for all networks,
+# from the same 2,000 training images.
 
 # %%
 from torch.optim.swa_utils import update_bn
 
 from fasttricks.loop import accuracy
 
-found = {}
-for images, run in tiny.items():
+
+def fair_accuracy(run):
     update_bn((data.normalise(x) for x in here.train.x[:2000].split(500)), run.net)
-    found[images] = accuracy(run.net, here, here.val, run.recipe)
+    return accuracy(run.net, here, here.val, run.recipe)
+
+
+# %% [markdown]
+# Here is that accuracy for each seed and each size of the shard:
+
+# %%
+found = {
+    images: [fair_accuracy(run) for run in runs]
+    for images, runs in zip(per_shard, tiny.values(), strict=True)
+}
+lines = {
+    f"seed {seed}": (list(found), accuracies)
+    for seed, accuracies in enumerate(zip(*found.values(), strict=True))
+}
 plot(
-    {"": (list(found), list(found.values()))},
-    "images in a shard (128 in a batch)",
+    lines,
+    f"images in a shard ({BASELINE.batch} in a batch)",
     "validation accuracy",
-    "one seed each",
     scale="log",
     marks=True,
 )
 plt.show()
 
 # %%
+undivided, sixteen, two = found.values()
+enough, few = gained(sixteen, undivided, guess), gained(two, undivided, guess)
+seen = next(iter(tiny.values()))[0]
 say(
-    f"After {tiny[2].images_seen:,} images ({tiny[2].images_seen / len(data.train):.2f} epochs), the "
-    f"accuracy with undivided batches is {found[128]:.3f}. Compared with that, accuracy is "
-    f"{gained([found[8]], [found[128]], guess)} with 8 images per shard, and "
-    f"**{gained([found[2]], [found[128]], guess)}** with 2."
+    f"After {seen.steps} steps ({seen.images_seen / len(data.train):.2f} epochs) and compared with undivided "
+    f"batches, the accuracy with 2 images in a shard is **{few}**. With 16 images, it is **{enough}**."
+)
+if "lower" in few and "lower" in enough:
+    judged = "both 2 and 16 images in a shard cost accuracy"
+elif "lower" in few and "undecided" in enough:
+    judged = "2 images in a shard are too few for batch norm, and for 16 we cannot tell"
+elif "lower" in few:
+    judged = "2 images in a shard are too few for batch norm, and 16 are enough"
+else:
+    judged = "we cannot tell how many images in a shard are too few"
+say(f"So in the first steps of training, **{judged}**.")
+
+# %% [markdown]
+# We did not train to the end, but Wu and He 2018 did ([arXiv
+# 1803.08494](https://arxiv.org/abs/1803.08494)). They report for ResNet-50 on ImageNet an error of 23.6 %
+# with 32 images per GPU, 23.7 % with 16, 24.8 % with 8, and 34.7 % with 2.
+#
+# There are two cures. `torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)`, called before you wrap the
+# network, computes the statistics over all devices. It needs GPUs and more messages. Or use a norm that
+# looks at one image at a time, such as their group norm.
+#
+# ## Break it: too little work to divide
+#
+# Why does dividing a small batch pay less? Perfect would be an N-th of the time that one device needs for
+# the whole batch. Two obstacles add to it:
+#
+# 1. A part of the step **does not shrink** with the shard. One device shows it: with an N-th of the images,
+#    it needs more than an N-th of the time.
+# 2. **Working together** has a price. It is the difference between all devices with a shard each and one
+#    device with a shard. A part of it is the averaging by itself.
+#
+# The table takes apart the step of the smallest and of the largest batch that we have divided.
+
+# %%
+import pandas as pd
+
+
+def apart(batch):  # milliseconds of the devices' step
+    share = batch // devices
+    together = joint[share] - alone[share]
+    return {
+        f"perfect: one device's step / {devices}": 1e3 * alone[batch] / devices,
+        "+ does not shrink": 1e3 * (alone[share] - alone[batch] / devices),
+        "+ the averaging by itself": 1e3 * averaging[size],
+        "+ the rest of working together": 1e3 * (together - averaging[size]),
+        "= measured": 1e3 * joint[share],
+    }
+
+
+steps = {f"{batch} images": apart(batch) for batch in (small, large)}
+pd.DataFrame(steps).round(1)
+
+# %% [markdown]
+# The unit is milliseconds. A number below zero means that this part took less time than expected, for
+# example because a small shard fits into a cache.
+
+# %%
+perfect, fixed, message, rest, measured = steps[f"{small} images"].values()
+names = {"the part that does not shrink": fixed, "the averaging by itself": message}
+names["the rest of working together"] = rest
+cause = max(names, key=names.get)
+free = alone[small] / (joint[small // devices] - averaging[size])
+say(
+    f"With a batch of {small}, the devices need {measured:.1f} ms instead of {perfect:.1f}. The largest part "
+    f"of the difference is **{cause}**, {names[cause]:.1f} ms."
+)
+if free < 1.1:
+    advice = "So a faster link alone would not make the trick pay."
+elif free > 1.1 * gains[small]:
+    advice = "So a faster link would help."
+else:
+    advice = "So a faster link would change little."
+say(
+    f"**If the averaging cost nothing, {devices} devices would be {free:.2f} times as fast as one** instead "
+    f"of {gains[small]:.2f} times. {advice}"
 )
 
 # %% [markdown]
-# ## Break it: too little work for the messages
-#
-# How far are N devices from N times the speed, and where does the rest go? There are two ways to measure:
-#
-# - **Weak scaling**: each device gets as many images as the single one had. A perfect machine does N times
-#   the work in the *same* time.
-# - **Strong scaling**: the batch of the single device is divided among all of them. A perfect machine
-#   needs an *N-th* of the time.
-#
-# The **efficiency** is the perfect time divided by the measured time. We take both from the times
-# measured at the beginning, where `crowd[b]` has b images on *each* device.
+# What is in the rest? DDP has work to do in each step, the devices wait for the slowest of them, and
+# processes on one CPU take memory and caches from each other. We cannot tell these apart. But we see
+# whether the rest grows with the batch:
 
 # %%
-weak = [alone[b] / crowd[b] for b in batches]
-strong = [alone[b * devices] / devices / crowd[b] for b in batches[:-1]]
-say(
-    f"With {batches[0]} images per device, the efficiency is {100 * weak[0]:.0f} % (weak) and "
-    f"{100 * strong[0]:.0f} % (strong). With {batches[-2]} images per device, it is "
-    f"**{100 * weak[-2]:.0f} %** and **{100 * strong[-1]:.0f} %**. At {100 / devices:.0f} %, {devices} devices "
-    f"together are as fast as one."
-)
+later = steps[f"{large} images"]["+ the rest of working together"]
+if later > 1.5 * rest > 0:
+    growth = (
+        f"It grows with the batch, to {later:.1f} ms, so it is **more than a fixed cost per step**."
+    )
+elif abs(later - rest) < 0.2 * abs(rest):
+    growth = (
+        f"It stays about the same ({later:.1f} ms with {large}), like **a fixed cost per step**."
+    )
+else:
+    growth = f"It is {later:.1f} ms with {large}, which neither confirms nor excludes a fixed cost per step."
+say(f"The rest is {rest:.1f} ms with {small} images. {growth}")
 
 # %% [markdown]
-# Two things keep strong scaling below 100 %: part of a step does not shrink with the shard, and the devices
-# must average their gradients. We take a step apart: the perfect time, the excess of one device over it,
-# and the price of working together.
+# How do the obstacles change with the batch? The next figure shows the measured speed-up, and the one that
+# would remain if working together were free. The latter needs only one device: divide its time with the
+# whole batch by its time with a shard.
 
 # %%
-low, high = batches[0], batches[-1]
-
-
-def apart_into(images):  # seconds of a step with so many images on each device
-    perfect = alone[images * devices] / devices
-    return perfect, alone[images] - perfect, crowd[images] - alone[images]
-
-
-perfect, excess, joint = apart_into(low)
-shrinks = alone[low * devices] / alone[low]
-say(
-    f"{low * devices} images take one device {1e3 * alone[low * devices]:.1f} ms, so {devices} devices "
-    f"should need {1e3 * perfect:.1f} ms. They need {1e3 * crowd[low]:.1f} ms. Of the difference, "
-    f"**{1e3 * excess:.1f} ms** are there because {low} images still take one device "
-    f"{1e3 * alone[low]:.1f} ms ({devices} times the images take it {shrinks:.1f} times as long). Working "
-    f"together costs **{1e3 * joint:.1f} ms**. For comparison, the all-reduce by itself takes "
-    f"**{1e3 * reduce:.1f} ms**."
-)
-
-# %% [markdown]
-# What the all-reduce does not explain of that price must come from elsewhere: DDP's own work, the wait for
-# the slower process, or shared memory. Faster links would not help with these, nor with the excess. How
-# do both change with the batch? (A value below 1 means that small shards take less time per image, for
-# example because they fit into a cache.)
-
-# %%
-steps = [apart_into(images) for images in batches[:-1]]
-free = [(perfect + excess) / perfect for perfect, excess, _ in steps]
-whole_step = [sum(parts) / parts[0] for parts in steps]
+limits = {batch: alone[batch] / alone[batch // devices] for batch in gains}
 plot(
-    {"measured": (batches[:-1], whole_step), "if working together were free": (batches[:-1], free)},
-    "images per device",
-    "times the perfect step",
-    "grey: the perfect step",
+    {
+        "measured": (batches[1:], list(gains.values())),
+        "if working together were free": (batches[1:], list(limits.values())),
+    },
+    "images in the whole batch",
+    "times as fast as one device",
+    f"grey: no gain (1) and perfect ({devices})",
     scale="log",
     marks=True,
 )
 plt.axhline(1, color="grey")
+plt.axhline(devices, color="grey")
 plt.show()
 
 # %%
 say(
-    f"With {low} images per device, a step takes **{whole_step[0]:.1f} times** the perfect time, and "
-    f"would still take {free[0]:.1f} times if working together were free. With {batches[-2]}, these are "
-    f"**{whole_step[-1]:.1f}** and {free[-1]:.1f} times."
+    f"If working together were free, {devices} devices would be {limits[small]:.2f} times as fast as one "
+    f"with {small} images, and {limits[large]:.2f} times with {large}. They are {gains[small]:.2f} times and "
+    f"{gains[large]:.2f} times as fast."
 )
+first = limits[large] > limits[small]
+second = gains[large] / limits[large] > gains[small] / limits[small]
+if first and second:
+    shrunk = "both obstacles are"
+elif first or second:
+    shrunk = f"only the {'first' if first else 'second'} obstacle is"
+else:
+    shrunk = "neither obstacle is"
+say(f"**Compared with the whole step, {shrunk} smaller with the larger batch.**")
 
 # %% [markdown]
-# ## Will it pay for you?
+# ## Will it pay on your network?
 #
-# Processes on one machine tell us nothing about a cluster's network. But you can estimate the messages. DDP
-# sends during the backward pass, so they cost almost nothing if they are done before it ends. This is the
-# bandwidth that a device then needs:
+# How fast must the network between machines be? DDP sends during the backward pass, so most of the
+# averaging costs no time if it can end with that pass. This is the bandwidth that a device then needs:
 
 
 # %%
@@ -822,85 +901,102 @@ def bandwidth(gradient_bytes, seconds, processes):  # in GB/s
 print(f"{bandwidth(100e6, 0.125, 256):.1f} GB/s")
 
 # %% [markdown]
-# These are the numbers of Goyal et al. 2017: a gradient of 100 MB for ResNet-50, and about 0.125 seconds of
-# backward pass for 32 images. Their network had 50 Gbit/s, which is 6.25 GB/s. The estimate leaves out
-# that each round has a fixed delay, and a ring of 1,024 devices has 2,046 rounds. Large machines therefore
-# use trees and rings of rings.
-#
-# In our own network, the backward pass is roughly two thirds of a step:
+# These are the numbers of Goyal et al. 2017: a gradient of 100 MB for ResNet-50, and a backward pass of
+# about 0.125 seconds. Their network had 50 Gbit/s, which is 6.25 GB/s, so it was fast enough. But each
+# round also has a fixed delay, which our averaging of a single number shows:
 
 # %%
-wanted = [bandwidth(size, 2 / 3 * alone[b], devices) for b in (low, high)]
-reached = bandwidth(size, reduce, devices)
+delay = averaging[4] / averaging[size]
 say(
-    f"To hide its messages, our network needs **{wanted[0]:.3f} GB/s** with {low} images on each device, "
-    f"and {wanted[1]:.3f} GB/s with {high}. The all-reduce that we timed reached **{reached:.3f} GB/s**, "
-    f"which is {'enough' if reached > max(wanted) else 'not enough'}. With {low} images on each, {devices} "
-    f"devices were {gains[0]:.2f} times as fast as one. "
-    + ("So bandwidth was not what they lacked." if reached > max(wanted) and gains[0] < 1.1 else "")
+    f"On this machine, averaging the whole gradient takes {1e3 * averaging[size]:.2f} ms, and averaging a "
+    f"single number {1e3 * averaging[4]:.2f} ms. So **{100 * min(delay, 1):.0f} % of the time is delay**, which no "
+    f"bandwidth removes."
 )
 
 # %% [markdown]
+# A ring of 1,024 devices has 2,046 rounds, each with such a delay. Large machines therefore use trees, or
+# rings of rings.
+#
 # ## What to remember
 #
-# The card promises the same gradient for less time, if computation takes much longer than communication.
-# What did we see?
+# What became of the card's promises?
 
 # %%
 say(
-    f"**The same gradient**: without batch statistics, to {stored:.0e}, and in training, the accuracy was "
-    f"{gained(*scores, guess)}. **For less time**: {gains[0]:.2f} times as fast with a batch of "
-    f"{batches[1]}, {gains[-1]:.2f} times with {batches[-1]}. **If computation takes much longer than "
-    f"communication**: with {low} images, it takes {alone[low] / reduce:.0f} times as long as an "
-    f"all-reduce, and {devices} devices reach {100 * strong[0]:.0f} % of the perfect speed."
+    f"- **The same gradient:** yes, up to {stored:.0e}, without batch statistics. With them, the gradient "
+    f"differs, and the accuracy after training was {learned}."
 )
+losing = [batch for batch in gains if gains[batch] < 1.1]
+if losing:
+    times = alone[losing[-1] // devices] / averaging[size]
+    long = (
+        f"this alone was not enough. With a batch of {losing[-1]}, a device computes {times:.0f} times as long "
+        f"as the averaging by itself takes, and {devices} devices were {gains[losing[-1]]:.2f} times as fast as "
+        f"one."
+    )
+else:
+    long = (
+        f"yes. With {large} images, {devices} devices were {gains[large]:.2f} times as fast as one."
+    )
+say(f"- **It pays when computation takes much longer than communication:** {long}")
+
+# %%
+verdict = "yes" if small in losing else "not here"
+say(
+    f"- **It fails when the shard is small:** {verdict}. With {small // devices} images on each device, "
+    f"{devices} devices were {gains[small]:.2f} times as fast as one. With 2 images in a shard, the accuracy "
+    f"with batch norm was {few}."
+)
+if gpus < 2:
+    what = "GPU" if gpus else "cores"
+    ratio = mean(one_took / many_took for many_took, one_took in zip(*clocks, strict=True))
+    verdict = "yes" if ratio < 1.05 else "not here"
+    say(
+        f"- **It fails when the processes share one device:** {verdict}. {devices} processes that divided the "
+        f"{what} of one process trained {speed}."
+    )
 
 # %% [markdown]
-# So the card's condition needs a second one: **a step must also get shorter when its shard gets
-# smaller.** What does not shrink, every device has to do again, and no network can speed that up. And working
-# together can cost more than the message: rule 5 finds out.
+# On several GPUs these numbers will be others, so the rule of thumb is a way to find yours:
 #
-# A rule of thumb:
-#
-# 1. First fill one device: raise its batch until the images per second no longer rise.
-# 2. Then add devices, and let each keep that batch. The global batch grows, so scale the learning rate
+# 1. **Fill one device first.** Raise its batch until the images per second no longer rise.
+# 2. **Then add devices, and let each keep that batch.** The global batch grows, so scale the learning rate
 #    (chapter 2).
-# 3. Time one device with your batch and with an N-th of it. The ratio of the two is the most that N
-#    devices can gain. If it is near 1, do not divide that batch.
-# 4. With batch norm, keep at least about 16 images on each device (below that, Wu and He's error rises; we
-#    tried only 8 and 2), or use `SyncBatchNorm`.
-# 5. Before a long run, time 50 steps on one device and on all of them. If the gain is smaller than rule 3
-#    allows, the difference is the price of working together. Look there first.
+# 3. **If the global batch must stay, time one device with the whole batch and with an N-th of it.** The
+#    ratio of the two times is the most that N devices can gain. If it is near 1, do not divide that batch.
+# 4. **Before a long run, time 50 steps on one device and on all of them.** If the gain is far below the
+#    ratio of rule 3, working together is too expensive. Then use a larger batch or fewer devices.
+# 5. **With batch norm, keep about 16 images or more on each device** (Wu and He's figures), or use
+#    `SyncBatchNorm`. If you must go lower, try it first on one device, with gradient accumulation.
 #
 # ## Questions
 #
 # **1. DDP averages the gradients. Must I change the learning rate when I go from one GPU to four?**
 #
-# <details><summary>Answer</summary>Not if the global batch stays the same and each GPU takes a quarter of
-# it. If each GPU keeps its batch size, the global batch is four times as large, and chapter 2 explains
-# what to do.</details>
+# <details><summary>Answer</summary>Not if the global batch stays the same. If each GPU keeps its batch
+# size, the global batch is four times as large, and chapter 2 explains what to do.</details>
 #
 # **2. Why do the bytes that a device sends in a ring hardly depend on the number of devices?**
 #
-# <details><summary>Answer</summary>More devices mean more rounds but smaller chunks: in total, each
-# device sends 2 (N - 1) / N times the gradient. But each round has a fixed delay, and these delays add up.</details>
+# <details><summary>Answer</summary>More devices mean more rounds but smaller chunks: in total, each device
+# sends 2 (N - 1) / N times the gradient, which is less than twice. But each round has a fixed delay, and
+# these delays add up.</details>
 #
 # **3. Each process shuffles with its own seed. What goes wrong?**
 #
-# <details><summary>Answer</summary>Shards taken from different orders overlap: some images are seen twice
-# in an epoch, others never. All processes must draw the same order and take different parts of
-# it.</details>
+# <details><summary>Answer</summary>Shards of different orders overlap: some images are seen twice in an
+# epoch, others never. All processes must draw the same order and take different parts of it.</details>
 #
 # **4. Your accuracy with four GPUs differs in the third digit from that with one. Is this a bug?**
 #
-# <details><summary>Answer</summary>Not necessarily: batch norm sees only a quarter of the batch, and sums
-# are rounded in a different order. Compare the difference with the spread over seeds.</details>
+# <details><summary>Answer</summary>Not necessarily. Batch norm sees only a quarter of the batch, and sums
+# are rounded differently. Compare the difference with that between two seeds, as under "Use it".</details>
 #
 # **5. What must be the same on every process, and what must not?**
 #
-# <details><summary>Answer</summary>The same: the initial weights, the order of the images, and the
-# learning rate at each step. Different: the shard, and the randomness applied to each shard's images.
-# Therefore `train_ddp.py` seeds with the rank after it has built the network.</details>
+# <details><summary>Answer</summary>The same: the initial weights, the order of the images, and the learning
+# rate. Different: the shard, and the randomness applied to its images. Therefore `train_ddp.py` seeds with
+# the rank after it has built the network.</details>
 #
 # ## Exercises
 #
@@ -979,5 +1075,5 @@ check("distributed", 3, combine)
 # - Li et al. 2020, [arXiv 2006.15704](https://arxiv.org/abs/2006.15704): how DDP works, including buckets
 #   and overlap.
 # - Goyal et al. 2017, [arXiv 1706.02677](https://arxiv.org/abs/1706.02677): ImageNet in one hour.
-# - Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations",
-#   Journal of Parallel and Distributed Computing 69: the ring, and why no algorithm sends fewer bytes.
+# - Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations", Journal
+#   of Parallel and Distributed Computing 69: the ring, and why no algorithm sends fewer bytes.

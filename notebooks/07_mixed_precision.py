@@ -18,9 +18,10 @@
 # %% [markdown]
 # # 7. Mixed precision
 #
-# Training a network in 32-bit numbers means paying for digits that it hardly uses. Mixed precision
-# computes in 16 bits and keeps 32 for whatever would break. A number is stored as a sign, an exponent `e`
-# (how large it is) and a fraction `f` (its digits), and there are two ways to fit it into 16 bits:
+# Networks are usually trained in 32-bit numbers, although they hardly use all those digits. Mixed precision
+# computes in 16 bits, which some devices do much faster, and keeps 32 bits wherever 16 would do damage. A
+# number is stored as a sign, an exponent `e` (how large it is) and a fraction `f` (its digits). There are two
+# common ways to fit it into 16 bits:
 #
 # ```text
 # fp32   ± eeeeeeee fffffffffffffffffffffff    32 bits
@@ -28,8 +29,8 @@
 # fp16   ± eeeee    ffffffffff                 16 bits: more digits, a small range
 # ```
 #
-# This chapter shows what each of them loses, how to prevent that damage, and how much time the trick
-# saves here, in the network of this course and in a toy.
+# This chapter shows what each of them loses, how to prevent the damage, and how much time the trick saves
+# on this device.
 #
 # About 20 minutes to read, and two to run.
 
@@ -75,9 +76,10 @@ here = data.to(device, budget.image_size)
 
 # %% [markdown]
 # First, here is what our recorded study found about this trick. A ratio above 1 means that the second of
-# the two times is the shorter. Below it is the trick's card, straight from the top of its file. Its *slot*
-# is the place in the training loop that the trick fills (*single*: only one trick can), and *meets* lists
-# what it interferes with.
+# the two times is the shorter. The trick is judged twice, alone and among all seven; under *Use it* we return
+# to how the two fit together. Below is the trick's card, straight from the top of its file. Its *slot* is the
+# place in the training loop that the trick fills (*single*: only one trick can), and *meets* lists what it
+# interferes with.
 
 # %%
 from IPython.display import Markdown
@@ -96,9 +98,9 @@ Markdown(precision.__doc__)
 # matrices of 16-bit numbers at several times the speed of fp32: tensor cores on GPUs, AVX512-BF16 and AMX
 # on processors.
 #
-# Most of the arithmetic of training is matrix products. How many operations per second does this device
-# manage in each format? The first product warms up the device and does not count. Of the others, up to
-# nine, we take the median.
+# Does this device have such units? We multiply two square matrices in each format and count the operations
+# per second. The first product warms up the device and does not count. Of the others, up to nine, we take the
+# median.
 
 
 # %%
@@ -125,20 +127,20 @@ def against_fp32(name):
     return f"about {1 / ratio:.0f} times slower" if ratio < 0.5 else f"{ratio:.1f} times as fast"
 
 
-peaks = {name: max(found) for name, (_, found) in lines.items()}
+peaks, chosen = {name: max(found) for name, (_, found) in lines.items()}, MixedPrecision().choose(device)
 say(
-    f"Each at its best size: fp32 manages {peaks['fp32']:,.0f} billion operations per second; bf16 is "
-    f"**{against_fp32('bf16')}** and fp16 is **{against_fp32('fp16')}**. On this device, "
-    f"`MixedPrecision()` chooses {MixedPrecision().choose(device)}. {MixedPrecision().note(device)}"
+    f"Each at its best size, bf16 is **{against_fp32('bf16')}** as fp32, and fp16 **{against_fp32('fp16')}**. "
+    f"On this device, `MixedPrecision()` chooses {chosen}. {MixedPrecision().note(device)}"
 )
 
 # %% [markdown]
-# A format that is far slower than fp32 has no fast kernel (compiled routine) of its own on this device, so
-# it takes a slow path. That happens to fp16 on many processors, and to bf16 on older ones. At the left end
-# of the figure, starting a product takes longer than computing it, so the order there means little.
+# A format that is far slower than fp32 has no fast kernel (compiled routine) on this device. That happens to
+# fp16 on many processors, and to bf16 on older ones. At the left end of the figure, starting a product takes
+# longer than computing it, so the order there means little.
 #
-# NVIDIA GPUs since the A100 also have TF32: products of fp32 numbers whose fractions are cut to 10 bits.
-# PyTorch uses it for convolutions by default, so there our "fp32" networks run partly in TF32 already.
+# This is the most that the device offers, with large square matrices. The convolutions of a network have other
+# shapes, so under *Use it* we time those themselves. (NVIDIA GPUs since the A100 run convolutions in TF32 by
+# default, which cuts the fractions of fp32 to 10 bits. There, our "fp32" is partly TF32.)
 #
 # ## By hand: what a number is made of
 #
@@ -177,8 +179,8 @@ say(
 
 # %% [markdown]
 # Below the *smallest normal* number, the exponent cannot go any lower, and the fraction loses a digit
-# with each halving. Such numbers are called subnormal. Below *smallest at all*, the only number left is
-# zero.
+# with each halving. Such numbers are called subnormal. Even smaller ones are rounded: to *smallest at all*
+# if they are above half of it, and otherwise to zero.
 #
 # The exponent is stored with 15 added to it in fp16 (127 in the other two), so that it needs no sign of
 # its own. The fraction counts in steps of 1/1024, and a leading 1 is not stored at all. With that, the
@@ -197,9 +199,9 @@ holds(torch.tensor(300.0).half().square().isinf(), "300 times 300 is infinite in
 # rare in a network with normalisation, but no loss scale (see below) can prevent it: only bf16 or fp32
 # helps. Numbers that are too small are much more common.
 #
-# The last row of the table shows why we keep 32 bits for some numbers. If a step changes a weight by less
-# than half the distance to the next number, the sum is rounded back to the old weight, and the step is
-# lost. A thousand such steps are lost too.
+# The last row of the table shows why the weights need 32 bits. If a step changes a weight by less than half
+# the distance to the next number, the sum is rounded back to the old weight, and the step is lost. A thousand
+# such steps are lost too.
 
 # %% tags=["nbval-check-output"]
 low, high = torch.tensor(1.0).bfloat16(), torch.tensor(1.0)
@@ -232,26 +234,30 @@ found = {"convolution": convolved, "batch norm": normed, "its running mean": nor
 
 # %% [markdown]
 # The convolution runs in 16 bits. Batch norm passes 16-bit numbers on, but keeps its statistics in 32. The
-# finished loss runs in 32, but here its building block, the log softmax, does not (on a GPU it does). To be
-# safe with any loss, this course computes it outside autocast, from `outputs.float()`.
+# finished loss runs in 32, but its building block, the log softmax, does not (on a GPU it does). To be safe
+# with any loss, this course computes it outside autocast, from `outputs.float()`.
 #
-# The gradients are the next problem. To look at them, we train a network for a while and take one batch:
-# images `x` and target probabilities `q`, which are 1 for the right class and 0 for the others.
+# ## The next problem: small gradients
+#
+# Weights are not the only numbers at risk. To look at gradients, we train a network for a while and take one
+# batch: images `x` and target probabilities `q`, which are 1 for the right class and 0 for the others. We also
+# keep a copy of the network for the last experiment.
 
 # %%
+from copy import deepcopy
+
 run = train(BASELINE + OneCycle(), data, images=budget.images // 4, evaluations=1)
-net = run.net
+net, trained = run.net, deepcopy(run.net)
 batches = here.draws(64, torch.Generator().manual_seed(0))  # shuffled row numbers, 64 at a time
 x, q = here.batch(*next(batches))
 
 
 # %% [markdown]
-# During the backward pass, we record the gradient of each convolution's output; afterwards, we collect
-# those of the weights. Everything is still in fp32.
+# The backward pass hands gradients from layer to layer, and mixed precision does that in 16 bits. So we record
+# the gradient of each convolution's output on the way, and collect those of the weights afterwards. Everything
+# is still in fp32.
 
 # %%
-from copy import deepcopy
-
 spied, passing = deepcopy(net), []
 
 
@@ -271,7 +277,7 @@ of_weights = torch.cat([parameter.grad.flatten() for parameter in spied.paramete
 # How large are they? We count them by powers of two and leave out exact zeros, which every format can
 # hold. If we multiply the loss by a number, the *loss scale*, the chain rule multiplies every gradient by
 # it, so the whole curve slides to the right. We draw the gradients of the outputs with and without a loss
-# scale of 2^16.
+# scale of 2^16. Above them, the figure shows which sizes each format can hold.
 
 
 # %%
@@ -286,9 +292,6 @@ lines = {
     "the same, times 2^16": spread(of_outputs * 2.0**16),
     "of the weights": spread(of_weights),
 }
-
-# %% [markdown]
-# Above them, the figure shows which sizes each format can hold.
 
 # %%
 from fasttricks.course import formats
@@ -306,24 +309,24 @@ def losses_of(scale):
 
 (gone, blurred), (gone_scaled, blurred_scaled) = losses_of(1.0), losses_of(2.0**16)
 say(
-    f"This network has seen {run.images_seen:,} images ({run.images_seen / len(data.train):.2f} epochs) and "
-    f"classifies {100 * run.val_accuracy:.0f} % of the validation images correctly. Of the gradients of its "
-    f"convolution outputs, fp16 turns {100 * gone:.1f} % into zero, and another {100 * blurred:.0f} % lose "
-    f"digits. With a loss scale of 2^16, {100 * gone_scaled:.1f} % become zero and "
-    f"{100 * blurred_scaled:.1f} % lose digits."
+    f"Of the gradients of convolution outputs, fp16 would turn **{100 * gone:.1f} %** into zero, and another "
+    f"{100 * blurred:.0f} % would lose digits. With a loss scale of 2^16, it is {100 * gone_scaled:.1f} % and "
+    f"{100 * blurred_scaled:.1f} %. (The network has seen {run.images_seen:,} images, or "
+    f"{run.images_seen / len(data.train):.2f} epochs; its validation accuracy is {run.val_accuracy:.2f}.)"
 )
 
 # %% [markdown]
 # The gradient of a weight sums the contributions of all images and pixels, whereas an element of an output
 # belongs to one pixel of one image. That is why the weights' curve lies further to the right. bf16 holds
-# all of this, and on the right of fp16 a wide range is unused.
+# all of this.
 #
 # ## Does it matter? The damage to a gradient
 #
 # The elements that vanish are the smallest ones, which count least. So we look at the result, the gradient
 # of the weights. We multiply the loss by a factor, run both passes in 16 bits, divide the gradient by the
 # factor, and compare it with that of fp32. A large factor is a loss scale. A small one stands for a task
-# whose gradients are that much smaller than ours.
+# whose gradients are that much smaller than ours. The error is the length of the difference, divided by the
+# length of the fp32 gradient. An error of 1 is that of no gradient at all.
 
 
 # %%
@@ -345,19 +348,33 @@ plt.show()
 
 # %%
 fp16, bf16 = (dict(zip(*off[name], strict=True)) for name in ("fp16", "bf16"))
-best = min(error for error in fp16.values() if error < math.inf)
-fine = [shift for shift, error in fp16.items() if error < 1.5 * best]
+finite = {shift: error for shift, error in fp16.items() if error < math.inf}
+best, worst = min(finite.values()), max(finite, key=finite.get)
+fine = [shift for shift, error in finite.items() if error < 1.5 * best]
 say(
-    f"**Here, fp16 needs {'no' if 0 in fine else 'a'} loss scale.** With the plain loss, its gradient is off "
-    f"by {fp16[0]:.3f} of its length, and at the best factor by {best:.3f}. The error is within 1.5 times the "
-    f"best from 2^{min(fine)} to 2^{max(fine)}; at 2^-24 it is {fp16[-24]:.2f}, as if there were no gradient. "
-    f"bf16 is off by {bf16[0]:.2f} at any factor."
+    f"**Here, fp16 needs {'no' if 0 in fine else 'a'} loss scale.** With the plain loss, its error is "
+    f"{fp16[0]:.3f}, and at the best factor {best:.3f}. Between 2^{min(fine)} and 2^{max(fine)}, it stays within "
+    f"1.5 times the best. bf16 has an error of {bf16[0]:.2f} whatever the factor."
 )
+if finite[worst] > 1.05:
+    say(
+        f"The worst factor for fp16 is 2^{worst}. An error of **{finite[worst]:.1f}** is worse than no gradient."
+    )
 
 # %% [markdown]
-# On the left, gradients vanish. Where the fp16 line stops on the right, one of them has become infinite:
-# that of an output or, often sooner, that of a weight, because those are larger.
-#
+# Where the fp16 line stops on the right, a gradient has become infinite: that of an output or, often sooner,
+# that of a weight, because those are larger. On the left, all gradients become zero. In between, a rounded
+# gradient can be worse than none. fp16 rounds a number that is a little too small up to its smallest number,
+# and the even smaller ones to zero. The gradient of a weight sums many such numbers of either sign, which
+# almost cancel. After the rounding, they no longer do:
+
+# %% tags=["nbval-check-output"]
+tiny = torch.tensor([0.6, -0.3, -0.2]) * 2.0**-24
+rounded = tiny.half().float()
+holds(rounded.tolist() == [2.0**-24, 0, 0], "fp16 rounds the first number up and the others to zero")
+holds((rounded.sum() / tiny.sum()).round() == 10, "so the rounded sum is ten times the true one")
+
+# %% [markdown]
 # You need a loss scale when your gradients lie further to the left than ours: if the loss is averaged over
 # many elements, as in a large batch or over pixels; if it has a small weight; if it has become small late
 # in training; or if gradients shrink on their way through a deep network. Micikevicius et al. (2017) needed
@@ -376,8 +393,7 @@ say(
 
 # %% [markdown]
 # Size alone does not settle it. Differences between batches have no preferred direction, so they average
-# out over many steps. A gradient that vanishes does so at every step, and rounding, too, may have a
-# preferred direction. Only whole runs can tell; they follow under *Use it*.
+# out over many steps, but rounding may have one. Only whole runs can tell; they follow under *Use it*.
 
 # %% tags=["nbval-check-output"]
 holds(fp16[-24] > 0.5, "fp16 with a tiny factor has lost the gradient")
@@ -506,11 +522,13 @@ def kept(name, batch):
 
 
 full, half = ([kept(name, batch) for batch in (16, 256)] for name in ("fp32", "bf16"))
+
+# %%
 fixed = 16 * sum(parameter.numel() for parameter in net.parameters()) / 1e6
 say(
-    f"At a batch size of 256, bf16 keeps **{half[1]:.0f} instead of {full[1]:.0f} MB**; at 16, {half[0]:.1f} "
-    f"instead of {full[0]:.1f}. What it does not shrink: the weights, their gradients and AdamW's two "
-    f"moments, four bytes each, which take {fixed:.1f} MB here at any batch size."
+    f"At a batch size of 256, bf16 keeps **{half[1]:.0f} instead of {full[1]:.0f} MB**, and at 16, "
+    f"{half[0]:.1f} instead of {full[0]:.1f} MB. It does not shrink the weights, their gradients and AdamW's two "
+    f"moments: four bytes each, together {fixed:.1f} MB at any batch size."
 )
 
 # %% tags=["nbval-check-output"]
@@ -521,9 +539,9 @@ holds(kinds == {torch.float32}, "and the master weights are still fp32")
 
 
 # %% [markdown]
-# So mixed precision saves memory where activations dominate, as they do in convolutional networks with
-# large batches. Where parameters dominate, as in a large language model with a small batch, it saves
-# little: the fp32 weights are needed as before, and their 16-bit copies, two bytes each, are the extra.
+# So mixed precision saves memory if activations dominate, as they do in convolutional networks with large
+# batches. If parameters dominate, as in a large language model with a small batch, it saves little: the fp32
+# weights are needed as before, and their 16-bit copies, two bytes each, come on top.
 #
 # ## In your own loop
 #
@@ -612,7 +630,8 @@ holds(weight.isfinite().all(), "no overflow has reached a weight")
 #
 # ## Use it
 #
-# We train two recipes with the same seeds, the same number of images and fresh networks.
+# We train two recipes with the same seeds, the same number of images and fresh networks. The table calls them
+# arms.
 
 # %%
 from fasttricks.course import accuracy_table, train_arms
@@ -622,19 +641,26 @@ accuracy_table(arms)
 
 # %%
 ends = {name: [run.val_accuracy for run in runs] for name, runs in arms.items()}
-chosen, epochs = arms["mixed"][0].precision, budget.images / len(data.train)
+accuracy = gained(ends["mixed"], ends["fp32"], 0.1)
+judged = {
+    "lower": "So 16 bits have cost accuracy here.",
+    "higher": "16 bits have cost nothing; that they help is nothing to count on.",
+    "about the same": "That is what we hope for: no accuracy lost.",
+    "undecided": "So few seeds cannot tell whether accuracy is lost.",
+}
+conclusion = next((words for word, words in judged.items() if word in accuracy), "")
+if chosen == "fp32":
+    conclusion = "Both columns are the same arithmetic, because this device has no fast 16-bit format."
 say(
-    f"Mixed precision ran in {chosen} here"
-    + (", so both columns are the same arithmetic" if chosen == "fp32" else "")
-    + f". After {epochs:.2f} epochs, with a batch size of {BASELINE.batch}, its accuracy is **{gained(ends['mixed'], ends['fp32'], 0.1)}**."
+    f"After {budget.images / len(data.train):.2f} epochs, with a batch size of {BASELINE.batch}, the accuracy "
+    f"in {chosen} is **{accuracy}**. {conclusion}"
 )
 
 # %% [markdown]
-# A tie is what we hope for: no accuracy lost. The timings show whether we gained anything. Each dot is a
-# run, the line spans them, and the bar ends at their mean (the table has their median).
+# And the time? Each dot is a run, the line spans them, and the bar ends at their mean.
 
 # %%
-from fasttricks.course import bars, published
+from fasttricks.course import bars
 
 clocks = {name: [run.train_seconds for run in runs] for name, runs in arms.items()}
 bars(clocks, "seconds of training", f"{budget.images:,} images")
@@ -642,26 +668,73 @@ plt.show()
 
 # %%
 say(f"For the same images, mixed precision is **{faster(clocks['mixed'], clocks['fp32'])}**.")
-for study in published():
-    rows = study.of("plain", "plain + precision")
-    if len(rows) == 2 and all(row.arrives for row in rows):
-        plain, mixed = rows
-        images = [row.images.value for row in rows]
-        pace = (plain.train / images[0]) / (mixed.train / images[1])
-        say(
-            f"The recorded study on {study.hardware} asks for more: the time until {study.target}. There, "
-            f"mixed precision was {pace:.2f} times as fast per image, took {images[1]:,.0f} instead of "
-            f"{images[0]:,.0f} images, and so was {mixed.ratio.value:.2f} times as fast to the target (95 % "
-            f"interval: {mixed.ratio.low:.2f} to {mixed.ratio.high:.2f})."
-        )
 
 # %% [markdown]
-# A gain in speed per image is lost if more images are needed, so only the time to the target decides.
+# ### Alone and among seven
 #
-# What limits the gain? There are three suspects: the *casts*, conversions between the formats that every
-# layer needs; operations that 16 bits do not speed up; and convolutions, if they gain less than the matrix
-# products did. First we see how the gain depends on size, then we ask a profiler. We time the forward and backward passes on one batch, alternating fp32 and mixed, and drop
-# two warm-up rounds. We use a dummy loss, since only the timing matters.
+# The recorded study asks for more: the time until a given accuracy. That is the product of two numbers, the
+# seconds per image and the images needed. Other tricks change both. So a trick that pays alone may hardly
+# matter among others, or the reverse:
+#
+# - *Seconds per image.* All seven share each batch among processes if there are several, so each process
+#   has fewer images at a time. A later figure shows what this does to the gain of 16 bits.
+# - *Images needed.* If 16 bits cost no accuracy, this number should stay the same. But it is estimated from few
+#   runs, and chance can move it by more than 16 bits save per image.
+#
+# We split the study's ratios into these two. Above 1, a number speaks for the trick. (To compare the rows, we
+# turn the ratio of leaving the trick out, as given at the top, upside down.)
+
+# %%
+from fasttricks.course import published
+
+
+def worth(without, added, value, low, high):
+    """The gain per image, the gain in images, and their product with its interval."""
+    paces = [row.train / row.images.value for row in (without, added)]
+    return paces[0] / paces[1], without.images.value / added.images.value, value, low, high
+
+
+def both_ways(study):
+    start, found = study.reference, {}
+    alone, seven = study.of(start, f"{start} + precision"), study.of("whole - precision", "whole")
+    if len(alone) == 2 and all(row.arrives for row in alone):
+        ratio = alone[1].ratio
+        found["alone"] = worth(*alone, ratio.value, ratio.low, ratio.high)
+    if len(seven) == 2 and all(row.arrives for row in seven):
+        ratio = seven[0].ratio  # of leaving the trick out
+        found["among seven"] = worth(*seven, 1 / ratio.value, 1 / ratio.high, 1 / ratio.low)
+    return found
+
+
+# %%
+def compared(alone, seven):
+    """Whether the trick is worth more in one place than in the other, and by which factor."""
+    by = [abs(math.log(alone[n] / seven[n])) for n in (0, 1)]
+    most = "the images needed" if by[1] > by[0] else "the time per image"
+    if alone[3] <= seven[4] and seven[3] <= alone[4]:
+        told = "overlap, so **the study does not show that the trick is worth more alone or among seven**"
+    else:
+        where = "alone" if alone[3] > seven[4] else "among seven"
+        told = f"do not overlap: **the trick is worth more {where}**"
+    return f"The two rows differ most in {most}. Their intervals {told}."
+
+
+for study in published():
+    found = both_ways(study)
+    lines = [f"| {study.hardware} | per image | images needed | time to the target | 95 % interval |"]
+    lines += ["| - | - | - | - | - |"]
+    for name, (pace, fewer, value, low, high) in found.items():
+        lines += [f"| {name} | {pace:.2f} | {fewer:.2f} | {value:.2f} | {low:.2f} to {high:.2f} |"]
+    say("\n".join(lines))
+    say(compared(*found.values()) if len(found) == 2 else "The other comparison is not known.")
+
+# %% [markdown]
+# ### What limits the gain?
+#
+# Large matrix products have shown what the device can do at most. A network may gain less for two reasons: its
+# convolutions gain less than such products, or something else takes the time, such as batch norm or the
+# *casts* from one format to the other. We time the forward and backward passes on one batch. The loss is a
+# dummy, since only the time matters.
 
 
 # %%
@@ -669,24 +742,96 @@ def seconds(model, given, trick):
     started = now(device)
     with trick.autocast(device):
         loss = model(given).float().square().mean()
-    loss.backward()
+    torch.autograd.grad(loss, list(model.parameters()))
     return now(device) - started
 
 
+# %% [markdown]
+# With the same stopwatch, we time the convolutions alone. Each gets the input that it has in the network, in
+# the format that it has there, and its own output as the gradient to start from.
+
+
+# %%
+def inputs_of(model, given, trick):
+    seen = []
+
+    def watch(layer, inputs, out):
+        needs = inputs[0].requires_grad  # the images do not
+        seen.append((layer, inputs[0].detach().requires_grad_(needs), out.detach()))
+
+    convolutions = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)]
+    hooks = [layer.register_forward_hook(watch) for layer in convolutions]
+    with trick.autocast(device):
+        model(given)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def seconds_alone(seen, trick):
+    started = now(device)
+    with trick.autocast(device):
+        outs = [layer(given) for layer, given, _ in seen]
+    wanted = [given for _, given, _ in seen if given.requires_grad]
+    wanted += [parameter for layer, _, _ in seen for parameter in layer.parameters()]
+    torch.autograd.grad(outs, wanted, [out for _, _, out in seen])
+    return now(device) - started
+
+
+# %% [markdown]
+# Fp32 and mixed take turns, nine rounds of them. We drop two rounds that warm up the device and take the median
+# of the others. *Everything else* is the difference between the first two rows.
+
+# %%
 TRICKS = {"fp32": MixedPrecision("fp32"), "mixed": MixedPrecision()}
+given = here.normalise(here.train.x[: BASELINE.batch])
+seen = {name: inputs_of(net, given, trick) for name, trick in TRICKS.items()}
+whole, alone = {name: [] for name in TRICKS}, {name: [] for name in TRICKS}
+for _ in range(9):
+    for name, trick in TRICKS.items():
+        whole[name].append(1000 * seconds(net, given, trick))
+        alone[name].append(1000 * seconds_alone(seen[name], trick))
+pass_times = pd.DataFrame(
+    {name: [median(whole[name][2:]), median(alone[name][2:])] for name in TRICKS},
+    ["whole pass, ms", "convolutions, ms"],
+)
+pass_times.loc["everything else, ms"] = pass_times.iloc[0] - pass_times.iloc[1]
+pass_times["times as fast"] = pass_times["fp32"] / pass_times["mixed"]
+pass_times.round(2)
+
+# %%
+matrix = peaks[chosen] / peaks["fp32"]
+whole_gain, conv_gain, rest_gain = pass_times["times as fast"]
+share = pass_times["fp32"].iloc[1] / pass_times["fp32"].iloc[0]
+parts = (
+    f"The convolutions take {100 * share:.0f} % of the fp32 pass. In {chosen} they are **{conv_gain:.2f} times** as "
+    f"fast, and everything else is {rest_gain:.2f} times as fast."
+)
+reasons = [
+    f"our convolutions gain less than matrix products ({matrix:.1f} times)" * (conv_gain < 0.8 * matrix),
+    "everything else gains less than the convolutions" * (0.95 < rest_gain < 0.9 * conv_gain),
+    "everything else becomes slower" * (rest_gain <= 0.95),
+]
+because = " and ".join(filter(None, reasons))
+limits = f"The gain is limited because **{because}**." if because else "Everything gains alike."
+if chosen == "fp32":
+    limits = "But both passes ran in fp32, so the differences are chance."
+elif pass_times.loc["everything else, ms", ["fp32", "mixed"]].min() <= 0:
+    parts = "Alone, the convolutions take as long as the whole pass."
+    limits = "So this stopwatch cannot tell what limits the gain."
+say(f"{parts} {limits}")
+
+# %% [markdown]
+# Does the batch size matter? We repeat the timing of the whole pass for several of them. The line joins the
+# medians of seven ratios, and the band holds the middle five. Above 1, mixed precision is faster.
 
 
+# %%
 def speed_ups(model, given, rounds=9):
     times = [[seconds(model, given, trick) for trick in TRICKS.values()] for _ in range(rounds)]
     return sorted(full / mixed for full, mixed in times[2:])
 
 
-# %% [markdown]
-# We start with our network at several batch sizes. The line joins the medians of seven pairs of timings, and
-# the band holds the middle five. Above 1, mixed precision is faster.
-
-
-# %%
 def show_ratios(ratios, xlabel):
     sizes, found = list(ratios), list(ratios.values())
     plot({"": (sizes, list(map(median, found)))}, xlabel, "times as fast as fp32", "", "log", True)
@@ -702,89 +847,33 @@ show_ratios(by_batch, "batch size")
 
 
 # %%
+def trend(ratios, what):
+    """Whether the bands of the smallest and the largest size are apart."""
+    small, large = ratios[min(ratios)], ratios[max(ratios)]
+    if chosen == "fp32" or (small[1] <= large[-2] and large[1] <= small[-2]):
+        return f"the {what} makes no clear difference"
+    return f"a larger {what} gains {'more' if large[1] > small[-2] else 'less'}"
+
+
 def sentence(ratios, what):
     if chosen == "fp32":
-        return (
-            "Both sides ran in fp32, so these ratios only show how steady this machine's clock is."
-        )
-    pays = [str(size) for size, found in ratios.items() if found[1] > 1.05]
-    where = f"pays at {', '.join(pays)}" if pays else "pays nowhere"
+        return "Both sides ran in fp32, so these ratios show only how steady the clock is."
+    pays = ", ".join(str(size) for size, found in ratios.items() if found[1] > 1.05)
     small, large = min(ratios), max(ratios)
     return (
-        f"At a {what} of {small}, mixed precision is {median(ratios[small]):.2f} times as fast "
-        f"({ratios[small][1]:.2f} to {ratios[small][-2]:.2f}), and at {large} "
-        f"**{median(ratios[large]):.2f} times** ({ratios[large][1]:.2f} to {ratios[large][-2]:.2f}). If the "
-        f"whole band must show a gain of more than 5 %, it {where}."
+        f"At a {what} of {small}, mixed precision is {median(ratios[small]):.2f} times as fast, and at {large} "
+        f"{median(ratios[large]):.2f} times. So **{trend(ratios, what)}**. "
+        + (f"The whole band is above 1.05 at {pays}." if pays else "No band lies wholly above 1.05.")
     )
 
 
 say(sentence(by_batch, "batch size"))
 
 # %% [markdown]
-# Where does the time go? We let torch's profiler add up the milliseconds of each kind of operation. It slows
-# small operations down, so the shares count more than the sums.
-
-# %%
-import os
-
-from torch.autograd import DeviceType
-from torch.profiler import profile
-
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler reports itself
-KINDS = {"conv": "convolutions", "copy": "casts and copies", "batch_norm": "batch norm"}
-
-
-def milliseconds(model, given, trick, rounds=6):
-    seconds(model, given, trick)  # warms up
-    with profile() as seen:
-        for _ in range(rounds):
-            seconds(model, given, trick)
-    found = dict.fromkeys((*KINDS.values(), "other operations"), 0.0)
-    clock = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    for event in seen.key_averages():
-        if event.device_type == DeviceType.CPU:  # a GPU's own events are counted there already
-            word = next((word for word in KINDS if word in event.key.lower()), None)
-            found[KINDS.get(word, "other operations")] += getattr(event, clock) / rounds / 1000
-    return found
-
-
-# %%
-parts = {}
-for batch in (8, 256):
-    given = here.normalise(here.train.x[:batch])
-    for name, trick in TRICKS.items():
-        parts[f"{name}, batch size {batch}"] = milliseconds(net, given, trick)
-pd.DataFrame(parts).round(1)
-
-
-# %%
-ratio = peaks[chosen] / peaks["fp32"]
-full, mixed = (parts[f"{name}, batch size 256"] for name in TRICKS)
-missing = {kind: mixed[kind] - full[kind] / ratio for kind in mixed}
-worst = max(missing, key=missing.get)
-both = [parts[f"mixed, batch size {batch}"] for batch in (8, 256)]
-totals = [sum(found.values()) or 1.0 for found in both]  # nothing, where no device is profiled
-casts = [100 * found["casts and copies"] / total for found, total in zip(both, totals, strict=True)]
-say(
-    f"At a batch size of 256, the convolutions take {full['convolutions']:.0f} ms in fp32 and "
-    f"**{mixed['convolutions']:.0f} ms** mixed. If everything gained {ratio:.1f} times, as matrix products do at "
-    f"best, the whole mixed pass would take {sum(full.values()) / ratio:.0f} ms instead of "
-    f"{sum(mixed.values()):.0f}. The largest part of the difference, {missing[worst]:.0f} ms, comes from "
-    f"**{worst}**. Casts and copies take {casts[1]:.1f} % of the mixed pass, and {casts[0]:.1f} % at a batch "
-    f"size of 8."
-    if chosen != "fp32"
-    else "Both passes ran in fp32, so the columns of a batch size differ by chance alone."
-)
-
-# %% [markdown]
-# The profiler does not see conversions that a kernel makes inside a convolution. Nor does it explain how the
-# gain depends on the batch size. Work that is done once per batch, such as casting the weights, weighs less
-# in a large batch; we have not measured more.
-#
-# The other lever is the width of a layer, its number of channels. The arithmetic of a convolution grows with
-# the square of the width, most of what surrounds it (casts of activations, batch norm) with the width only.
-# So wider layers should gain more. We time a toy of two convolutions and double their width until a step takes
-# too long.
+# Some work, such as casting the weights, is done once per batch, however large it is. The other kind of size is
+# the width of a layer, its number of channels. The arithmetic of a convolution grows
+# with the square of the width, the casts of its inputs and outputs with the width only. So wider layers should
+# gain more. We time a toy of two convolutions and double their width until a step takes too long.
 
 # %%
 by_width = {}
@@ -797,11 +886,17 @@ for width in (8, 16, 32, 64, 128, 256, 512, 1024):
 show_ratios(by_width, "channels")
 
 # %%
+widths = [layer.out_channels for layer, *_ in seen["fp32"]]
+ours = [median(some) for width, some in by_width.items() if min(widths) <= width <= max(widths)]
 say(sentence(by_width, "width"))
+say(
+    f"The convolutions of our network have {min(widths)} to {max(widths)} channels. At such widths, the toy is "
+    f"{min(ours):.2f} to {max(ours):.2f} times as fast."
+)
 
 # %% [markdown]
-# A ratio far below 1 is more than casts of so few numbers are likely to cost: there may be no good 16-bit
-# kernel for such narrow layers. We did not look further.
+# If a narrow layer is slower in 16 bits, its casts cost more than its products save, or the library has no good
+# 16-bit kernel for so few channels. The stopwatch cannot tell which.
 #
 # Large networks gain more on hardware made for it: NVIDIA reports 3.26 times as many images per second for
 # ResNet-50 on one V100 compared with fp32, and 2.63 times as many on one A100 compared with TF32
