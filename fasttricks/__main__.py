@@ -28,9 +28,9 @@ from .options import asked_images, asked_recipe
 from .pretrain import LETTERS, expected_seconds, pretrain
 from .progress import QUIET
 from .recipe import NAMES
-from .report import weights_note, write_page
 from .sources import load
 from .study import commands as study
+from .study.report import weights_note, write_page
 from .train import first, train
 from .tricks.distributed import first_alone
 

@@ -23,10 +23,9 @@
 #
 # 1. **The loop.** We read plain training line by line, and find the *slots*: the places in the loop where
 #    a trick can act.
-# 2. **Luck.** We train ten times without any change that matters, and look at how much the accuracy
-#    changes anyway. Whoever does not know this number discovers tricks that do not work.
-# 3. **Speed.** We settle what "twice as fast" means in this course, and how far such a number can be
-#    trusted.
+# 2. **Luck.** We train ten times without any change that matters, and see how much the accuracy changes
+#    anyway.
+# 3. **Speed.** We settle what "twice as fast" means here, and how far such a number can be trusted.
 #
 # This chapter takes about 15 minutes to read and two to run.
 
@@ -129,9 +128,9 @@ say(
 # and 5 will use other probabilities.
 #
 # You may miss PyTorch's `Dataset` and `DataLoader`. They build a batch from images that are read one by
-# one, which is what you need when every image is a file on a disk. Ours fit into memory, so a batch is one
-# selection of rows. There is a second reason to draw batches this way: the draws depend on the seed alone.
-# Two recipes that train with the same seed see the same images in the same order.
+# one, which is what you need when every image is a file on a disk. Ours fit into memory, so we need neither.
+# The draws depend on the seed alone: two recipes that train with the same seed see the same images in the
+# same order.
 #
 # ## The network
 #
@@ -156,8 +155,8 @@ for name, part in net.named_children():
 pd.DataFrame(rows).T
 
 # %%
-layers = sum(row["layers"] for row in rows.values())
-parameters = sum(p.numel() for p in net.parameters())
+layers = sum(entry["layers"] for entry in rows.values())
+parameters = sum(tensor.numel() for tensor in net.parameters())
 say(
     f"`{budget.model}` has **{layers} layers** and **{parameters:,} parameters**, which are the numbers that "
     f"training adjusts. It turns {data.channels}×{budget.image_size}×{budget.image_size} pixels into "
@@ -190,7 +189,7 @@ pd.DataFrame({"value": values, "decides": decided})
 # %% [markdown]
 # This baseline was not chosen to be beaten easily. Optimiser, learning rate and batch size are the best of
 # 24 combinations that were tried on two CPU cores, and the seven tricks together were given 24 tries as
-# well. A trick that beats a badly tuned baseline shows only that the baseline was badly tuned.
+# well. Any trick can beat a badly tuned baseline.
 #
 # ## The problem: diminishing returns
 #
@@ -225,9 +224,9 @@ say(
 )
 
 # %% [markdown]
-# That is the problem of this course. A training curve climbs steeply at first, then it bends, and beyond
-# the bend each second buys less accuracy. All seven tricks aim to reach the same accuracy sooner. A curve
-# need not rise at every point: further down we measure how much of its ups and downs is luck.
+# That is the problem of this course. A training curve climbs steeply, then it bends, and beyond the bend
+# each second buys less accuracy. All seven tricks aim to reach the same accuracy sooner. A curve need not
+# rise at every point. Below, we measure how large such ups and downs are by luck alone.
 #
 # ## By hand: the loop
 #
@@ -270,9 +269,8 @@ def groups(net, recipe):
 # ## Check it
 #
 # The package has one training loop, `fasttricks/loop.py`, and all chapters use it. Does it do the same as
-# ours? We train two identical networks with the same seed for twenty steps each. We compare them on the
-# CPU at the smallest size, because a GPU may add the same numbers in a different order and round them
-# differently.
+# ours? We train two identical networks with the same seed for twenty steps each, on the CPU, because a GPU
+# may add the same numbers in a different order and round them differently.
 
 # %%
 from fasttricks.loop import fit
@@ -340,9 +338,9 @@ def smoothing_loop(net, data, images, seed, recipe=BASELINE, eps=0.1):
 
 
 # %% [markdown]
-# ...which differs in one expression. Did you spot it? Now imagine a copy with a schedule *and* smoothing,
-# and another with mixed precision as well. If you find a mistake in one of them, you must fix it in all.
-# How many copies do you need for all combinations of seven tricks, each on or off?
+# ...which differs in one expression. Did you spot it? Now imagine a copy with a schedule, one with both, and
+# one with mixed precision as well. A mistake in one must be fixed in all. How many copies do you need for
+# all combinations of seven tricks, each on or off?
 
 # %%
 import inspect
@@ -390,8 +388,7 @@ def loop_with_slots(recipe, net, data, images, seed, world=ALONE):  # slot start
 
 # %% [markdown]
 # The package's loop has a few more lines, which evaluate, keep checkpoints, and count the steps that 16-bit
-# arithmetic refuses. You will meet every slot in a chapter of its own. Which trick fills which slot? We
-# ask the tricks themselves.
+# arithmetic refuses. Which trick fills which slot? We ask the tricks themselves.
 
 # %%
 from fasttricks import SEVEN
@@ -413,9 +410,9 @@ filled = {
 pd.DataFrame({"decides": decides, "filled by chapter": filled})
 
 # %%
-shared = [slot for slot, names in filled.items() if "," in names]
+several = [place for place, owners in filled.items() if "," in owners]
 say(
-    f"**{' and '.join(shared)}** take more than one trick: factors of the learning rate are multiplied, "
+    f"**{' and '.join(several)}** take more than one trick: factors of the learning rate are multiplied, "
     f"and of two maps one works on the output of the other. Every other slot has one owner."
 )
 
@@ -452,7 +449,7 @@ holds(set(decides) == {slot for trick in SEVEN for slot in trick.slots}, "there 
 # %% [markdown]
 # ## Two clocks
 #
-# "Faster" needs a clock, and we use two honest ones. The **train clock** runs during the loop and pauses
+# "Faster" needs a clock, and we use two. The **train clock** runs during the loop and pauses
 # while we evaluate. The **cold wall** starts with the process and never pauses: it includes imports,
 # data, weights and every evaluation. Each run records both. In a notebook, the cold wall starts at the
 # call.
@@ -511,8 +508,8 @@ say(
 )
 
 # %% [markdown]
-# Together, these are ten runs that differ in nothing that matters. How far apart are they? We take every
-# pair of them and average the differences.
+# Together, these are ten runs that differ in nothing that matters. We average the differences between every
+# two of them.
 
 # %%
 from itertools import combinations, pairwise, permutations
@@ -531,7 +528,7 @@ luck, widest = average_difference(ten), 100 * (max(ten) - min(ten))
 drop = 100 * max(earlier - later for earlier, later in pairwise(accuracy))
 dip = (
     f"The largest drop in the first figure was {drop:.1f} points, which is "
-    f"{'no more than luck' if drop <= widest else 'more than this luck explains'}."
+    f"{'no more than luck explains' if drop <= widest else 'more than this luck explains'}."
 )
 say(
     f"The ten runs ended between {min(ten):.4f} and {max(ten):.4f}. **Luck alone makes two runs differ by "
@@ -574,6 +571,7 @@ say(
 # %%
 from fasttricks.course import bars, clear, gained, gains
 
+after, before = scores["plain"], scores["twice"]
 shared = gains(arms["plain"], arms["twice"])
 bars(
     {f"seed {seed}": [points] for seed, points in enumerate(shared)},
@@ -583,18 +581,17 @@ bars(
 plt.show()
 
 # %%
-after, before = scores["plain"], scores["twice"]
-verdict = gained(after, before)
-wrong = "higher" in verdict or "lower" in verdict
+seen_gain = gained(after, before)
+wrong = "higher" in seen_gain or "lower" in seen_gain
 say(
     f"Judged by the luckiest seed, the repair changes accuracy by {max(shared):+.1f} points, and judged by "
-    f"the unluckiest by {min(shared):+.1f}. With all five seeds, accuracy is **{verdict}**"
+    f"the unluckiest by {min(shared):+.1f}. With all five seeds, accuracy is **{seen_gain}**"
     f"{', and even that is a false discovery' if wrong else ''}."
 )
 
 # %% [markdown]
-# Whoever reports one seed, or the luckiest of five, may discover something that is not there. The same
-# happens to somebody who tries ten useless tricks with one seed each and keeps the best of them.
+# Whoever reports one seed, or the luckiest of five, may discover something that is not there. So may
+# somebody who tries ten useless tricks with one seed each and keeps the best.
 #
 # So far, both sides shared a seed. A colleague who does not care about seeds may compare any run before
 # the repair with any run after it. We look at all comparisons between *different* seeds, too, and count how
@@ -647,9 +644,9 @@ say(
 #
 # ## From accuracy to seconds
 #
-# Is a trick that gains a point better than one that trains twice as fast? You can buy accuracy with more
-# time, and save time by stopping at a lower accuracy. So we fix one and measure the other: we judge a trick
-# by its **time to a target accuracy**.
+# Is a trick that gains a point better than one that trains twice as fast? More time buys accuracy, so the
+# two cannot be compared until one is fixed. We fix the accuracy: a trick is judged by its **time to a target
+# accuracy**.
 #
 # **How the target was set.** Luck in accuracy is also luck in time. How many images is it worth? That
 # depends on how steep the curve is.
@@ -678,22 +675,21 @@ say(
 from fasttricks.course import published
 
 for study in published():
-    row = next(iter(study.of("plain")), None)
-    if study.reference == "plain" and row and row.arrives:
+    plain = next(iter(study.of("plain")), None)
+    if study.reference == "plain" and plain and plain.arrives:
         say(
             f"In the recorded study on {study.hardware}, the target is {study.target}. Plain training gets "
-            f"there after {row.images.value:,.0f} images (95 % interval: {row.images.low:,.0f} to "
-            f"{row.images.high:,.0f})."
+            f"there after {plain.images.value:,.0f} images (95 % interval: {plain.images.low:,.0f} to "
+            f"{plain.images.high:,.0f})."
         )
 say(
     f"In this notebook, the target is **{budget.target}**. Plain training needs {budget.plain:,} images for "
-    f"it, which is {budget.plain / len(data.train):.1f} epochs. A run in a chapter sees {budget.images:,}, "
+    f"it, which is {budget.plain / len(data.train):.2f} epochs. A run in a chapter sees {budget.images:,}, "
     f"which is {epochs:.2f} epochs."
 )
 
 # %% [markdown]
-# The target is the same for all recipes. What we adjust is the number of images: a recipe gets as many as
-# it needs.
+# The target is the same for all recipes, and each recipe gets as many images as it needs to reach it.
 #
 # Most runs in chapters 1 to 7 are shorter than that and end below the target. They compare accuracies
 # *after the same number of images*, which is quick. Take this as a first look: it does not count whether a
@@ -715,8 +711,8 @@ say(
 )
 
 # %% [markdown]
-# So the whole arm counts: a few good runs do not help if the others fail badly. Here is an arm of one run
-# that cannot arrive, because it makes a single step.
+# So the whole arm counts: a few good runs do not help if the others fail badly. An arm that makes a single
+# step cannot arrive.
 
 # %%
 from fasttricks.study.statistics import seconds_to_target
@@ -773,17 +769,16 @@ redraws(times["first"], times["again"], picks)
 plt.show()
 
 # %%
-slow, fast = (np.array(times[name]) for name in ("first", "again"))
-drawn = [np.median(slow[row]) / np.median(fast[row]) for row in picks.numpy()]
+one, other = np.array(times["first"]), np.array(times["again"])
+drawn = [np.median(one[draw]) / np.median(other[draw]) for draw in picks.numpy()]
 say(
-    f"The single pairs go from {min(slow / fast):.2f} to {max(slow / fast):.2f}, and the speed-ups of the "
+    f"The single pairs go from {min(one / other):.2f} to {max(one / other):.2f}, and the speed-ups of the "
     f"twenty draws from {min(drawn):.2f} to {max(drawn):.2f}."
 )
 
 # %% [markdown]
-# A median does not follow a single pair, so the draws usually lie closer together than the pairs. Twenty
-# draws are enough to see it. For a number we take two thousand, and call the range that holds the middle
-# 95 % of them the *interval*.
+# A median does not follow a single pair, so the draws usually lie closer together than the pairs. To get a
+# number, we draw two thousand times, and call the range that holds the middle 95 % the *interval*.
 
 
 # %%
@@ -805,8 +800,7 @@ say(f"The interval of our ten pairs goes from {low:.3f} to {high:.3f}. It **{ver
 
 # %% [markdown]
 # Does the method also say yes, where there is something to find? And how many pairs does it take? We try
-# it on times that we make up. In the third and the fourth line, all pairs are alike except for one, which
-# was disturbed.
+# it on times that we make up. In the last two lines, all pairs are alike except for a disturbed one.
 
 # %% tags=["nbval-check-output"]
 halved = interval([2.0, 2.2, 1.9, 2.1, 2.0], [1.0, 1.1, 0.95, 1.05, 1.0])
@@ -819,8 +813,7 @@ holds(interval([0.8, *[1] * 9], [1] * 10)[0] == 1, "one disturbed pair of ten do
 # %% [markdown]
 # So with five pairs or fewer, the interval is little else than the range of what we saw, and it covers the
 # truth less often than 95 times in 100. With ten pairs, one disturbed run does no harm. Most comparisons in
-# the chapters have fewer, so they say *about as fast* as soon as the pairs disagree, or if the difference is
-# below 5 %.
+# the chapters have fewer, so they say *about as fast* if the pairs disagree or differ by less than 5 %.
 #
 # ## Takeaways
 #
@@ -838,13 +831,13 @@ say(
     f"So on this machine, a gain of **{alone:.1f} points** or less from one pair of runs with a shared seed "
     f"shows nothing, and neither does one of **{widest:.1f} points** or less from two runs with different "
     f"seeds. The rule of this course asks for {clear(1):.1f} points from a single pair, which is "
-    f"{'more' if clear(1) > alone else 'not more'} than that pair's luck."
+    f"{'more' if clear(1) > alone else 'not more'} than the luck of such a pair."
 )
 
 # %% [markdown]
 # The rule of thumb for your own experiments:
 #
-# - **Change nothing first.** Train the same recipe a few times, and you know your luck.
+# - **Change nothing first.** Train the same recipe a few times to know your luck.
 # - Use the same seeds on both sides, and let the recipes take turns.
 # - A gain many times as large as the luck needs few seeds. A small one needs many.
 # - Say "about the same" where the seeds disagree or the interval contains 1.
@@ -863,8 +856,7 @@ say(
 # **2. Why must both sides use the same seeds?**
 #
 # <details><summary>Answer</summary>Because the luck that both sides share, such as that of the first
-# weights, cancels in the difference. How much that is, we have measured: compare the average difference
-# with a shared seed and with different ones.</details>
+# weights, cancels in the difference. The section on the false discovery measures how much that is.</details>
 #
 # **3. Why do we not leave out a run that missed the target?**
 #

@@ -59,8 +59,7 @@ print(about())
 
 # %% [markdown]
 # The budget depends on the device. It sets which network we train, on how many images, and how many
-# times. `device` is the GPU if there is one and the processor otherwise. We also put the images there so
-# that we can run single steps by hand.
+# times. `device` is the GPU if there is one and the processor otherwise.
 
 # %%
 import matplotlib.pyplot as plt
@@ -75,11 +74,10 @@ here = data.to(device, budget.image_size)
 
 
 # %% [markdown]
-# First, here is what our recorded study found about this trick. A ratio above 1 means that the second of
-# the two times is the shorter. The trick is judged twice, alone and among all seven; under *Use it* we return
-# to how the two fit together. Below is the trick's card, straight from the top of its file. Its *slot* is the
-# place in the training loop that the trick fills (*single*: only one trick can), and *meets* lists what it
-# interferes with.
+# First, here is what our recorded study found, for the trick alone and among all seven. (How the two fit
+# together is a question for *Use it*.) A ratio above 1 means that the second of the two times is the shorter.
+# Below is the trick's card, straight from the top of its file. Its *slot* is the place in the training loop that
+# the trick fills (*single*: only one trick can), and *meets* lists what it interferes with.
 
 # %%
 from IPython.display import Markdown
@@ -127,7 +125,8 @@ def against_fp32(name):
     return f"about {1 / ratio:.0f} times slower" if ratio < 0.5 else f"{ratio:.1f} times as fast"
 
 
-peaks, chosen = {name: max(found) for name, (_, found) in lines.items()}, MixedPrecision().choose(device)
+peaks = {name: max(found) for name, (_, found) in lines.items()}
+chosen = MixedPrecision().choose(device)
 say(
     f"Each at its best size, bf16 is **{against_fp32('bf16')}** as fp32, and fp16 **{against_fp32('fp16')}**. "
     f"On this device, `MixedPrecision()` chooses {chosen}. {MixedPrecision().note(device)}"
@@ -139,8 +138,7 @@ say(
 # longer than computing it, so the order there means little.
 #
 # This is the most that the device offers, with large square matrices. The convolutions of a network have other
-# shapes, so under *Use it* we time those themselves. (NVIDIA GPUs since the A100 run convolutions in TF32 by
-# default, which cuts the fractions of fp32 to 10 bits. There, our "fp32" is partly TF32.)
+# shapes, so under *Use it* we time those themselves.
 #
 # ## By hand: what a number is made of
 #
@@ -195,9 +193,8 @@ holds(torch.tensor(300.0).half().square().isinf(), "300 times 300 is infinite in
 
 
 # %% [markdown]
-# So fp16 can fail at both ends. An *activation* above 65,504 becomes infinite in the forward pass. That is
-# rare in a network with normalisation, but no loss scale (see below) can prevent it: only bf16 or fp32
-# helps. Numbers that are too small are much more common.
+# So fp16 can fail at both ends. Numbers above 65,504 are rare in the forward pass of a network with
+# normalisation, but if one occurs, only bf16 or fp32 helps. Numbers that are too small are much more common.
 #
 # The last row of the table shows why the weights need 32 bits. If a step changes a weight by less than half
 # the distance to the next number, the sum is rounded back to the old weight, and the step is lost. A thousand
@@ -209,9 +206,6 @@ for _ in range(1000):
     low, high = low + 1e-4, high + 1e-4
 holds(low == 1, "a weight of 1 in bf16 stays where it is after 1,000 steps of 0.0001")
 holds(abs(high - 1.1) < 1e-3, "in fp32 the same steps take it to 1.1")
-first, second = (torch.tensor(weight).bfloat16() for weight in (0.035, 0.03))
-holds(first + 1e-4 == first, "a step of 0.0001 is lost at a weight of 0.035 already")
-holds(second + 1e-4 != second, "at 0.03, below 1/32, numbers lie closer, and it counts")
 
 # %% [markdown]
 # So the weights stay in fp32, as **master weights**. For its product, each layer uses a 16-bit copy,
@@ -348,38 +342,38 @@ plt.show()
 
 # %%
 fp16, bf16 = (dict(zip(*off[name], strict=True)) for name in ("fp16", "bf16"))
-finite = {shift: error for shift, error in fp16.items() if error < math.inf}
-best, worst = min(finite.values()), max(finite, key=finite.get)
-fine = [shift for shift, error in finite.items() if error < 1.5 * best]
+usable = {shift: error for shift, error in fp16.items() if error < math.inf}
+best, worst = min(usable.values()), max(usable, key=usable.get)
+fine = [shift for shift, error in usable.items() if error < 1.5 * best]
 say(
     f"**Here, fp16 needs {'no' if 0 in fine else 'a'} loss scale.** With the plain loss, its error is "
     f"{fp16[0]:.3f}, and at the best factor {best:.3f}. Between 2^{min(fine)} and 2^{max(fine)}, it stays within "
     f"1.5 times the best. bf16 has an error of {bf16[0]:.2f} whatever the factor."
 )
-if finite[worst] > 1.05:
+if usable[worst] > 1.05:
     say(
-        f"The worst factor for fp16 is 2^{worst}. An error of **{finite[worst]:.1f}** is worse than no gradient."
+        f"At 2^{worst}, the error of fp16 is **{usable[worst]:.1f}**, which is worse than no gradient."
     )
 
 # %% [markdown]
-# Where the fp16 line stops on the right, a gradient has become infinite: that of an output or, often sooner,
-# that of a weight, because those are larger. On the left, all gradients become zero. In between, a rounded
-# gradient can be worse than none. fp16 rounds a number that is a little too small up to its smallest number,
-# and the even smaller ones to zero. The gradient of a weight sums many such numbers of either sign, which
-# almost cancel. After the rounding, they no longer do:
+# Where the fp16 line stops on the right, a gradient has become infinite. At the left end, all gradients become
+# zero. In between, a rounded gradient can be worse than none: fp16 rounds numbers a little below its smallest
+# one up, and even smaller ones to zero. The gradient of a weight is a sum of many numbers of either sign, which
+# almost cancel. After such rounding, they no longer do:
 
 # %% tags=["nbval-check-output"]
 tiny = torch.tensor([0.6, -0.3, -0.2]) * 2.0**-24
 rounded = tiny.half().float()
-holds(rounded.tolist() == [2.0**-24, 0, 0], "fp16 rounds the first number up and the others to zero")
+holds(
+    rounded.tolist() == [2.0**-24, 0, 0], "fp16 rounds the first number up and the others to zero"
+)
 holds((rounded.sum() / tiny.sum()).round() == 10, "so the rounded sum is ten times the true one")
 
 # %% [markdown]
-# You need a loss scale when your gradients lie further to the left than ours: if the loss is averaged over
-# many elements, as in a large batch or over pixels; if it has a small weight; if it has become small late
-# in training; or if gradients shrink on their way through a deep network. Micikevicius et al. (2017) needed
-# none for ResNet-50, but their object detector SSD diverged without one. You rarely know in advance, so use
-# fp16 with a loss scale.
+# You need a loss scale if your gradients lie further to the left than ours: for example, if the loss is averaged
+# over many pixels, if it has a small weight, or if it has become small late in training. Micikevicius et al.
+# (2017) needed none for ResNet-50, but their object detector SSD diverged without one. You rarely know in
+# advance, so use fp16 with a loss scale.
 #
 # Is the error of bf16 small? We compare it with the difference between the fp32 gradients of two batches.
 
@@ -478,7 +472,7 @@ holds(all(same), "ours, the package's and torch's scaler agree in each of 40 ste
 # %% [markdown]
 # Second, we check three rules. One infinite element causes the whole step to be skipped. Scaling by a power of
 # two changes only the exponent, so in fp32 it changes no digit. And gradient clipping, which shortens a
-# gradient that is too long, must come after unscaling, because a scaled gradient is almost always too long.
+# gradient that is too long, must come after unscaling.
 
 
 # %%
@@ -539,9 +533,9 @@ holds(kinds == {torch.float32}, "and the master weights are still fp32")
 
 
 # %% [markdown]
-# So mixed precision saves memory if activations dominate, as they do in convolutional networks with large
-# batches. If parameters dominate, as in a large language model with a small batch, it saves little: the fp32
-# weights are needed as before, and their 16-bit copies, two bytes each, come on top.
+# So the saving is large if activations dominate, as in convolutional networks with large batches. If parameters
+# dominate, as in a large language model with a small batch, it is small: the fp32 weights are needed as before,
+# and their 16-bit copies come on top.
 #
 # ## In your own loop
 #
@@ -565,8 +559,8 @@ def take_step(net, x, q, optimizer, scaler, dtype, longest=math.inf, loss_weight
 
 # %% [markdown]
 # We will use this function when we break things. In a plain script without clipping, the trick takes
-# these lines: remove those marked `-` and add those marked `+`. (On a GPU without bf16, `half` returns fp16
-# without asking whether it is fast: GPUs with tensor cores, since 2017, are; older ones may not be.)
+# these lines: remove those marked `-` and add those marked `+`. (On a GPU without bf16, `half` returns fp16,
+# which is fast if the GPU has tensor cores.)
 #
 # ```diff
 #
@@ -625,8 +619,7 @@ holds(weight.isfinite().all(), "no overflow has reached a weight")
 
 # %% [markdown]
 # After a skipped step, the loop requests the same learning rate again. This matters in short runs, where the
-# first skipped steps would eat up the warm-up. In a run of many thousand steps, a handful of skipped ones
-# changes little. With bf16, no step is skipped.
+# first skipped steps would eat up the warm-up. With bf16, no step is skipped.
 #
 # ## Use it
 #
@@ -644,13 +637,15 @@ ends = {name: [run.val_accuracy for run in runs] for name, runs in arms.items()}
 accuracy = gained(ends["mixed"], ends["fp32"], 0.1)
 judged = {
     "lower": "So 16 bits have cost accuracy here.",
-    "higher": "16 bits have cost nothing; that they help is nothing to count on.",
+    "higher": "So 16 bits have cost no accuracy. We would not count on their raising it.",
     "about the same": "That is what we hope for: no accuracy lost.",
     "undecided": "So few seeds cannot tell whether accuracy is lost.",
 }
 conclusion = next((words for word, words in judged.items() if word in accuracy), "")
 if chosen == "fp32":
-    conclusion = "Both columns are the same arithmetic, because this device has no fast 16-bit format."
+    conclusion = (
+        "Both columns are the same arithmetic, because this device has no fast 16-bit format."
+    )
 say(
     f"After {budget.images / len(data.train):.2f} epochs, with a batch size of {BASELINE.batch}, the accuracy "
     f"in {chosen} is **{accuracy}**. {conclusion}"
@@ -681,17 +676,18 @@ say(f"For the same images, mixed precision is **{faster(clocks['mixed'], clocks[
 # - *Images needed.* If 16 bits cost no accuracy, this number should stay the same. But it is estimated from few
 #   runs, and chance can move it by more than 16 bits save per image.
 #
-# We split the study's ratios into these two. Above 1, a number speaks for the trick. (To compare the rows, we
-# turn the ratio of leaving the trick out, as given at the top, upside down.)
+# We split the study's ratios into these two. Above 1, a number speaks for the trick. The interval is that of the
+# time to the target. (The second ratio at the top was that of leaving the trick out, so here it is upside down.)
 
 # %%
 from fasttricks.course import published
 
 
 def worth(without, added, value, low, high):
-    """The gain per image, the gain in images, and their product with its interval."""
     paces = [row.train / row.images.value for row in (without, added)]
-    return paces[0] / paces[1], without.images.value / added.images.value, value, low, high
+    factors = paces[0] / paces[1], without.images.value / added.images.value
+    names = ["per image", "images needed", "time to the target", "95 % from", "95 % to"]
+    return dict(zip(names, (*factors, value, low, high), strict=True))
 
 
 def both_ways(study):
@@ -706,27 +702,25 @@ def both_ways(study):
     return found
 
 
+split = {study.hardware: both_ways(study) for study in published()}
+rows = {(where, name): row for where, found in split.items() for name, row in found.items()}
+pd.DataFrame(rows).round(2)
+
 # %%
-def compared(alone, seven):
-    """Whether the trick is worth more in one place than in the other, and by which factor."""
-    by = [abs(math.log(alone[n] / seven[n])) for n in (0, 1)]
-    most = "the images needed" if by[1] > by[0] else "the time per image"
-    if alone[3] <= seven[4] and seven[3] <= alone[4]:
-        told = "overlap, so **the study does not show that the trick is worth more alone or among seven**"
-    else:
-        where = "alone" if alone[3] > seven[4] else "among seven"
+for found in split.values():
+    if len(found) < 2:
+        say("Only one of the two columns is known, so there is nothing to compare.")
+        continue
+    alone, seven = found["alone"], found["among seven"]
+    by = {name: abs(math.log(alone[name] / seven[name])) for name in ("per image", "images needed")}
+    if alone["95 % from"] > seven["95 % to"] or seven["95 % from"] > alone["95 % to"]:
+        where = (
+            "alone" if alone["time to the target"] > seven["time to the target"] else "among seven"
+        )
         told = f"do not overlap: **the trick is worth more {where}**"
-    return f"The two rows differ most in {most}. Their intervals {told}."
-
-
-for study in published():
-    found = both_ways(study)
-    lines = [f"| {study.hardware} | per image | images needed | time to the target | 95 % interval |"]
-    lines += ["| - | - | - | - | - |"]
-    for name, (pace, fewer, value, low, high) in found.items():
-        lines += [f"| {name} | {pace:.2f} | {fewer:.2f} | {value:.2f} | {low:.2f} to {high:.2f} |"]
-    say("\n".join(lines))
-    say(compared(*found.values()) if len(found) == 2 else "The other comparison is not known.")
+    else:
+        told = "overlap, so **the study does not show that the trick is worth more alone or among seven**"
+    say(f"The two columns differ most in *{max(by, key=by.get)}*. Their intervals {told}.")
 
 # %% [markdown]
 # ### What limits the gain?
@@ -805,10 +799,11 @@ whole_gain, conv_gain, rest_gain = pass_times["times as fast"]
 share = pass_times["fp32"].iloc[1] / pass_times["fp32"].iloc[0]
 parts = (
     f"The convolutions take {100 * share:.0f} % of the fp32 pass. In {chosen} they are **{conv_gain:.2f} times** as "
-    f"fast, and everything else is {rest_gain:.2f} times as fast."
+    f"fast, everything else is {rest_gain:.2f} times as fast, and both together {whole_gain:.2f} times."
 )
 reasons = [
-    f"our convolutions gain less than matrix products ({matrix:.1f} times)" * (conv_gain < 0.8 * matrix),
+    f"our convolutions gain less than matrix products ({matrix:.1f} times)"
+    * (conv_gain < 0.8 * matrix),
     "everything else gains less than the convolutions" * (0.95 < rest_gain < 0.9 * conv_gain),
     "everything else becomes slower" * (rest_gain <= 0.95),
 ]
@@ -863,15 +858,20 @@ def sentence(ratios, what):
     return (
         f"At a {what} of {small}, mixed precision is {median(ratios[small]):.2f} times as fast, and at {large} "
         f"{median(ratios[large]):.2f} times. So **{trend(ratios, what)}**. "
-        + (f"The whole band is above 1.05 at {pays}." if pays else "No band lies wholly above 1.05.")
+        + (
+            f"The whole band is above 1.05 at {pays}."
+            if pays
+            else "No band lies wholly above 1.05."
+        )
     )
 
 
 say(sentence(by_batch, "batch size"))
 
 # %% [markdown]
-# Some work, such as casting the weights, is done once per batch, however large it is. The other kind of size is
-# the width of a layer, its number of channels. The arithmetic of a convolution grows
+# Some work, such as casting the weights, is done once per batch, so it weighs more in a small one.
+#
+# The other kind of size is the width of a layer, its number of channels. The arithmetic of a convolution grows
 # with the square of the width, the casts of its inputs and outputs with the width only. So wider layers should
 # gain more. We time a toy of two convolutions and double their width until a step takes too long.
 
@@ -879,8 +879,9 @@ say(sentence(by_batch, "batch size"))
 by_width = {}
 for width in (8, 16, 32, 64, 128, 256, 512, 1024):
     pair = [torch.nn.Conv2d(width, width, 3, padding=1, device=device) for _ in range(2)]
-    given, started = torch.randn(32, width, 14, 14, device=device), now(device)
-    by_width[width] = speed_ups(torch.nn.Sequential(*pair), given)
+    toy, given = torch.nn.Sequential(*pair), torch.randn(32, width, 14, 14, device=device)
+    layout, started = torch.channels_last, now(device)  # the layout of our network
+    by_width[width] = speed_ups(toy.to(memory_format=layout), given.to(memory_format=layout))
     if now(device) - started > 2:
         break
 show_ratios(by_width, "channels")
@@ -895,192 +896,219 @@ say(
 )
 
 # %% [markdown]
-# If a narrow layer is slower in 16 bits, its casts cost more than its products save, or the library has no good
-# 16-bit kernel for so few channels. The stopwatch cannot tell which.
-#
-# Large networks gain more on hardware made for it: NVIDIA reports 3.26 times as many images per second for
-# ResNet-50 on one V100 compared with fp32, and 2.63 times as many on one A100 compared with TF32
+# A narrow layer may even be slower in 16 bits, because of its casts or because the library has no good 16-bit
+# kernel for so few channels. Large networks gain more on hardware made for it: NVIDIA reports 3.26 times as many
+# images per second for ResNet-50 on one V100, compared with fp32
 # ([DeepLearningExamples](https://github.com/NVIDIA/DeepLearningExamples/tree/master/PyTorch/Classification/ConvNets/resnet50v1.5)).
 #
 # ## Break it
 #
-# **fp16 without its loss scale.** To guarantee a failure, we need a task with smaller gradients. Imagine a
-# network that labels every pixel: with 16 images of 1,024 by 2,048 pixels, the mean of the loss has 2^25
-# terms, and no gradient that enters the network can be larger than 2^-25. We get the same numbers from our
-# classifier if we multiply the loss of 16 images by 2^-21, and make up for it with a learning rate that is
-# 2^21 times as high. In fp32, powers of two change no digit, so this is ordinary training with SGD.
+# Mixed precision rests on two guards: the loss scale and the weights in 32 bits. We take away one at a time.
+#
+# ### fp16 without its loss scale
+#
+# To guarantee a failure, we need smaller gradients than ours. Imagine a network that labels every pixel: with 16
+# images of 1,024 by 2,048 pixels, the loss is a mean of 2^25 terms, and no gradient that enters the network can
+# be larger than 2^-25. Our classifier gets such gradients if we multiply the loss of 16 images by 2^-21.
+#
+# To make up for it, we multiply the learning rate by 2^21. We use SGD, whose step is the rate times an average of
+# gradients, so in fp32 the two factors cancel exactly. (AdamW, which the rest of the course uses, adapts its
+# steps to the size of the gradients. But it cannot do anything with gradients of zero either.)
 
 
 # %%
 from fasttricks.models import create
 
 
-def descend(lr, dtype=torch.float32, scaled=False, weight=1.0, steps=60, stored=None, frozen=False):
+def fresh():
     torch.manual_seed(0)
-    net = create(budget.model, data.channels, len(data.classes)).to(device)
-    for parameter in layer_weights(net):  # frozen and stored: for the last experiment
-        parameter.requires_grad_(not frozen)
+    return create(budget.model, data.channels, len(data.classes)).to(device)
+
+
+def descend(dtype=torch.float32, scaled=False, weight=1.0, lr=0.01, steps=60):
+    net = fresh()
     optimizer = torch.optim.SGD(net.parameters(), lr / weight, momentum=0.9)
     scaler = torch.amp.GradScaler(device.type, enabled=scaled)
     draws, losses = here.draws(16, torch.Generator().manual_seed(0)), []
     for _ in range(steps):
         batch = here.batch(*next(draws))
         losses.append(take_step(net, *batch, optimizer, scaler, dtype, loss_weight=weight))
-        for parameter in layer_weights(net) if stored else ():
-            parameter.data.copy_(parameter.data.to(stored))
     return net, losses
-
-
-def layer_weights(net):
-    """The weights of layers: not those of batch norm, and no biases."""
-    return [parameter for parameter in net.parameters() if parameter.ndim > 1]
 
 
 # %% [markdown]
 # We train the same network four times, from the same weights and on the same batches: in fp32, in fp16 with
-# and without a loss scale, and for comparison in fp16 without a loss scale on the ordinary loss.
+# and without a loss scale, and for comparison in fp16 without a loss scale on the ordinary loss. The figure
+# shows the losses without their factor.
 
 # %%
-LR, TINY = 0.01, 2.0**-21
+TINY = 2.0**-21
 falls = {
-    "fp32": descend(LR, weight=TINY),
-    "fp16 with a loss scale": descend(LR, torch.float16, True, TINY),
-    "fp16 without": descend(LR, torch.float16, False, TINY),
-    "fp16 without, ordinary loss": descend(LR, torch.float16),
+    "fp32": descend(weight=TINY),
+    "fp16 with a loss scale": descend(torch.float16, True, TINY),
+    "fp16 without": descend(torch.float16, False, TINY),
+    "fp16 without, ordinary loss": descend(torch.float16),
 }
 
-
 # %%
-def smooth(losses, width=20):
-    return [sum(losses[n : n + width]) / width for n in range(len(losses) - width + 1)]
-
-
-def show_losses(runs):
-    curves = {name: smooth(losses) for name, (_, losses) in runs.items()}
-    lines = {name: (range(20, 20 + len(curve)), curve) for name, curve in curves.items()}
-    plot(lines, "step", "loss, mean of 20 steps")
-    plt.show()
-    return {name: curve[-1] for name, curve in curves.items()}
-
-
-last = show_losses(falls)
-
-# %%
-say(
-    f"With the tiny loss (shown without its factor), fp32 ends at {last['fp32']:.2f}, fp16 with a loss scale at "
-    f"{last['fp16 with a loss scale']:.2f}, and **fp16 without one at {last['fp16 without']:.2f}**. Guessing "
-    f"among ten classes costs {math.log(10):.2f}. With the ordinary loss, fp16 without a loss scale ends at "
-    f"{last['fp16 without, ordinary loss']:.2f}."
-)
-
-# %% tags=["nbval-check-output"]
-torch.manual_seed(0)
-untrained = create(budget.model, data.channels, len(data.classes)).to(device)
-pairs = list(zip(untrained.parameters(), falls["fp16 without"][0].parameters(), strict=True))
-holds(all(torch.equal(a, b) for a, b in pairs), "without a loss scale, not one weight has moved")
-
-# %% [markdown]
-# Half of the smallest fp16 number is rounded to zero, so every gradient was zero from the start. There was no
-# error and no infinity, only a loss that does not fall. In practice, gradients rarely vanish this completely.
-#
-# **No master weights.** Now we take away the other half, and only that: everything is computed in fp32,
-# but after each step the weights are rounded to 16 bits. We begin with a problem whose solution is known:
-# recovering 20 unknowns from 256 equations by gradient descent. The loss can fall to zero.
-
-# %%
-draw = torch.Generator().manual_seed(0)
-given, truth = torch.randn(256, 20, generator=draw), torch.randn(20, generator=draw)
-lines, moving = {}, {}
-for name, dtype in precision.DTYPES.items():
-    guess, errors, moving[name] = torch.zeros(20), [], []
-    for _ in range(150):
-        off_by = given @ guess - given @ truth
-        errors.append(off_by.square().mean().item())
-        moved = (guess - 0.1 * given.T @ off_by / 256).to(dtype).float()
-        moving[name].append(int((moved != guess).sum()))
-        guess = moved
-    lines[f"weights in {name}"] = (range(150), errors)
-
-# %%
-plot(lines, "step", "loss (log scale)")
-plt.yscale("log")
+WIDTH = 20  # steps that are averaged
+last, lines = {}, {}
+for name, (_, losses) in falls.items():
+    means = [sum(losses[n - WIDTH : n]) / WIDTH for n in range(WIDTH, len(losses) + 1)]
+    last[name], lines[name] = means[-1], (range(WIDTH, len(losses) + 1), means)
+plot(lines, "step", f"loss, mean of {WIDTH} steps")
 plt.show()
 
 # %%
-stops = {name: sum(count > 0 for count in counts) for name, counts in moving.items()}
-finals = [found[-1] for _, found in lines.values()]
 say(
-    f"With fp32 weights, the loss falls to {finals[0]:.0e}. With bf16 weights it stays at "
-    f"**{finals[1]:.0e}**, and with fp16 weights at {finals[2]:.0e}. In bf16, no weight moves after step "
-    f"{stops['bf16']}; in fp16, none after step {stops['fp16']}."
+    f"**Without a loss scale, fp16 learns nothing from the tiny loss**: it ends at {last['fp16 without']:.2f}, "
+    f"and guessing among ten classes costs {math.log(10):.2f}. With a loss scale it ends at "
+    f"{last['fp16 with a loss scale']:.2f}, and fp32 at {last['fp32']:.2f}. On the ordinary loss, fp16 without a "
+    f"loss scale ends at {last['fp16 without, ordinary loss']:.2f}."
 )
 
+# %% tags=["nbval-check-output"]
+pairs = zip(fresh().parameters(), falls["fp16 without"][0].parameters(), strict=True)
+holds(all(torch.equal(a, b) for a, b in pairs), "without a loss scale, not one weight has moved")
+
 # %% [markdown]
-# The gradient is not zero there. But the step, the learning rate times the gradient, is now less than half
-# the distance to the next number, so it is rounded away.
+# Half of the smallest fp16 number is rounded to zero, so every gradient was zero from the start. The line moves
+# only because the batches differ. There was no error and no infinity, only a loss that does not fall. In
+# practice, gradients rarely vanish this completely.
 #
-# How does this look in a network? We round the weights of its layers after each step. Batch norm, biases and
-# the optimiser's momentum keep their 32 bits, so we need a control: a third network whose layer weights are
-# frozen altogether, so that only batch norm and biases learn. The learning rate is low, as at the end of
-# most schedules.
+# ### Weights in 16 bits
+#
+# Now everything is computed in fp32, but after each step we round all parameters to bf16. So the storage of the
+# weights is the only difference. We go on training the network from above, at a low and constant learning rate,
+# as near the end of a schedule.
+#
+# The optimiser is AdamW, as in the rest of the course. Its step is about as long as the learning rate, however
+# small the gradient is, so we can predict which weights can move at a rate of 0.00003. From 1/128 on, the
+# numbers of bf16 lie at least 1/16,384 apart, and half of that is more than the step.
+
+# %% tags=["nbval-check-output"]
+border, step = torch.tensor(1 / 128).bfloat16(), 3e-5
+holds(border + step == border, "at a weight of 1/128, a step of 0.00003 is lost")
+holds(0.99 * border + step != 0.99 * border, "just below, numbers lie closer, and it counts")
+
+# %% [markdown]
+# We go on twice from the same weights and with the same batches. Every 20 steps, we compute the loss on the first
+# 2,000 validation images.
+
 
 # %%
-rounded = {
-    "weights in fp32": descend(0.0003, steps=150),
-    "weights in bf16": descend(0.0003, steps=150, stored=torch.bfloat16),
-    "weights frozen": descend(0.0003, steps=150, frozen=True),
-}
-last = show_losses(rounded)
+def round_to(net, stored):
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(parameter.to(stored))
+
+
+def loss_of(net):
+    net.eval()
+    with torch.inference_mode():
+        loss = F.cross_entropy(net(here.normalise(here.val.x[:2000])), here.val.y[:2000])
+    net.train()
+    return loss.item()
+
+
+def go_on(stored, lr=3e-5, steps=200):
+    net, losses = deepcopy(trained), {}
+    optimizer, scaler = (
+        torch.optim.AdamW(net.parameters(), lr),
+        torch.amp.GradScaler(device.type, enabled=False),
+    )
+    draws = here.draws(64, torch.Generator().manual_seed(1))
+    for step in range(steps + 1):
+        round_to(net, stored)
+        if step % 20 == 0:
+            losses[step] = loss_of(net)
+        take_step(net, *here.batch(*next(draws)), optimizer, scaler, torch.float32)
+    return net, losses
+
 
 # %%
-both = layer_weights(untrained), layer_weights(rounded["weights in bf16"][0])
-same = [(a.bfloat16().float() == b).flatten() for a, b in zip(*both, strict=True)]
-still = torch.cat(same).float().mean().item()
-full, half, none = last.values()
-verdict = (
-    "the few weights that move do learn, but training is slower"
-    if none - half > 0.05 and half - full > 0.05
-    else "rounding has cost as much as freezing"
-    if none - half < half - full
-    else "rounding has cost little so far"
+nets, lines = {}, {}
+for name in ("fp32", "bf16"):
+    nets[name], losses = go_on(precision.DTYPES[name])
+    lines[f"weights in {name}"] = (list(losses), list(losses.values()))
+plot(lines, "step", "validation loss")
+plt.show()
+
+# %%
+falls = {name: losses[0] - losses[-1] for name, (_, losses) in lines.items()}
+fell, fell_rounded = falls["weights in fp32"], falls["weights in bf16"]
+begin = [parameter.bfloat16().float() for parameter in trained.parameters()]
+same = [(a == b).flatten() for a, b in zip(begin, nets["bf16"].parameters(), strict=True)]
+large = [(parameter.abs() >= 1 / 128).flatten() for parameter in begin]
+still, foretold = (100 * torch.cat(found).float().mean().item() for found in (same, large))
+stored = (
+    "weights in bf16 learn much less"
+    if fell > 0.003 and fell_rounded < fell / 2
+    else "weights in bf16 learn less"
+    if fell > 0.003 and fell_rounded < 0.9 * fell
+    else "so few steps show no clear difference"
 )
 say(
-    f"After 150 steps, the loss is {full:.2f} with fp32 weights, **{half:.2f}** with bf16 weights and {none:.2f} "
-    f"with frozen ones: {verdict}. Of the bf16 weights, **{100 * still:.0f} %** are exactly where they began."
+    f"With fp32 weights, the loss changes by {-fell:+.3f}, and with bf16 weights by {-fell_rounded:+.3f}: "
+    f"**{stored}**. Of the bf16 weights, **{still:.0f} %** are exactly where they began. From their size, we "
+    f"would have predicted {foretold:.0f} %."
 )
 
 # %% [markdown]
-# Numbers near zero lie closer together, so the smallest weights are the ones that can move. Master weights
-# prevent all this. So does rounding up or down at random, in proportion to the distance (Zamirai et al. 2020,
-# arXiv 2010.06192).
+# Only the small weights move. At a high learning rate, more steps survive, so training without master weights may
+# begin well and stop improving when the rate falls. Master weights prevent that. So does rounding up or down at
+# random, so that the average is right (Zamirai et al. 2020, arXiv 2010.06192).
 #
 # ## What the card promised
 #
-# The card says that mixed precision pays if the device multiplies 16-bit numbers natively and if layers
-# and batches are large. It says that it fails if the device only imitates the format, or if the network is
-# small, because then little of it gets faster.
+# We go through the card's promises, and then through what else we have found.
 
 # %%
-narrow, wide = (median(by_width[size]) for size in (min(by_width), max(by_width)))
+seen_here = [
+    f"*Pays if 16 bits are native*: in {chosen}, matrix products were up to {matrix:.1f} times as fast. Whole runs "
+    f"of our network were {faster(clocks['mixed'], clocks['fp32'])}.",
+    f"*Pays with large batches*: in our network, {trend(by_batch, 'batch size')}.",
+    f"*Pays with large layers*: in our toy, {trend(by_width, 'width')}.",
+    f"*Fails in a small network*: {parts} {limits}",
+]
 if chosen == "fp32":
-    say(
-        "This device has no fast 16-bit format, so the card promises nothing, and nothing was gained."
-    )
+    seen_here = [
+        "*Speed*: this device has no fast 16-bit format, so nothing is promised, and nothing was gained."
+    ]
+for where, found in split.items():
+    for name, row in found.items():
+        low, high = row["95 % from"], row["95 % to"]
+        word = "gain" if low > 1 else "loss" if high < 1 else "no clear difference"
+        seen_here += [f"*Recorded time to the target, {name}* ({where}): {word}."]
+seen_here += [
+    f"*fp16 needs a loss scale*: {'not' if 0 in fine else 'also'} on our ordinary loss, but without one, nothing "
+    f"was learned from a tiny loss.",
+    f"*Weights stay in 32 bits*: at a low learning rate, {stored}.",
+    f"*Accuracy*: {accuracy}.",
+    f"*Memory*: the backward pass keeps {half[1]:.0f} instead of {full[1]:.0f} MB at a batch size of 256.",
+]
+say("\n".join(f"- {line}" for line in seen_here))
+
+# %%
+pace = faster(clocks["mixed"], clocks["fp32"])
+quicker = median(clocks["fp32"]) > median(clocks["mixed"])
+if chosen == "fp32":
+    advice = "stay in fp32, because the device has no fast 16-bit format"
+elif "lower" in accuracy:
+    advice = "stay in fp32, because 16 bits have cost accuracy"
+elif "about as fast" in pace:
+    advice = "use it to save memory, because it saves no clear time"
+elif quicker:
+    advice = "use it, because the same images take less time and no loss of accuracy is clear"
 else:
-    say(
-        f"- *Pays on a device with native 16 bits*: matrix products alone ran {ratio:.1f} times as fast in "
-        f"{chosen}, whole runs were {faster(clocks['mixed'], clocks['fp32'])}.\n"
-        f"- *Pays with large layers*: {'true' if wide > max(1.05, narrow) else 'not seen'} in our toy.\n"
-        f"- *Fails in a small network*: {'true' if narrow < 0.95 else 'not seen'} in our toy at its narrowest "
-        f"({narrow:.2f} times as fast). What keeps our own network from gaining more is chiefly {worst}.\n"
-        f"- *Accuracy*, of which the card says nothing: {gained(ends['mixed'], ends['fp32'], 0.1)}."
-    )
+    advice = "stay in fp32, because 16 bits are slower"
+say(f"For this network on this device, our advice is: **{advice}**.")
 
 # %% [markdown]
-# The rule of thumb: use bf16 wherever the device multiplies it natively. It takes one line, `autocast`, and
-# no loss scale. On an older GPU, use fp16 with a `GradScaler`. If the device has neither, stay in fp32. Keep
-# the weights in fp32 in any case, and time a few steps of your own network before you count on a gain. (The
-# newest GPUs also multiply 8-bit numbers, fp8, which need more than autocast: arXiv 2209.05433.)
+# The rule of thumb for another network: if the device multiplies bf16 natively, time ten steps with and without
+# `autocast`, at your own batch size. If they are faster, use bf16, which needs no loss scale, and compare the
+# accuracy once. On an older GPU, do the same with fp16 and a `GradScaler`. If the device has neither, stay in
+# fp32. Keep the weights in fp32 in any case.
 #
 # ## Questions
 #
@@ -1107,9 +1135,10 @@ else:
 #
 # **5. Mixed precision made your training slower. What can you try?**
 #
-# <details><summary>Answer</summary>Check first that the device multiplies the format natively. Then try a
-# larger batch, which fits in the memory saved, and profile one step to see what dominates. Wider layers gain
-# more, but they cost more too, so they are no remedy. If nothing helps, leave it out.</details>
+# <details><summary>Answer</summary>Check first that the device multiplies the format natively. Then time the
+# convolutions alone, as we have done, to see whether they or the rest are slow. A larger batch may help, and it
+# fits into the memory saved. Wider layers may gain more, but they also cost more, so they are no remedy. If
+# nothing helps, leave it out.</details>
 #
 # ## Exercises
 #

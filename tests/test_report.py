@@ -11,7 +11,7 @@ from torchvision.transforms.functional import to_pil_image
 from fasttricks import load
 from fasttricks.__main__ import main
 from fasttricks.data import Split
-from fasttricks.report import Judged, confusions, judge
+from fasttricks.study.report import Judged, confusions, judge
 
 EVIL = "<script>alert(1)</script>"
 

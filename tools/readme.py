@@ -46,10 +46,10 @@ def headline(results: Path = RESULTS) -> str:
         f"{found.target} **{times(whole.ratio.value)} times as fast** as tuned plain training "
         f"(95 %: {span(whole.ratio)}; {plain.train:.1f} s → {whole.train:.1f} s of training, "
         f"{found.seeds} paired seeds). One schedule and pretrained first weights are most of that: "
-        f"these two alone make it {times(pair.ratio.value)} times as fast. Without pretrained weights it "
-        f"is {times(plain.train / bare.train)} times, and without several processes, which share "
-        f"the same cores here, {times(plain.train / six.train)} times. The best of four other "
-        f"libraries' own recipes, `{best.arm}`, takes {best.train:.1f} s: all seven are "
+        f"these two alone make it {times(pair.ratio.value)} times as fast. Without pretrained "
+        f"weights it is {times(plain.train / bare.train)} times, and without several processes, "
+        f"which share the same cores here, {times(plain.train / six.train)} times. The best of "
+        f"four other libraries' own recipes, `{best.arm}`, takes {best.train:.1f} s: all seven are "
         f"{times(against.ratio.value)} times as fast (95 %: {span(against.ratio)})."
     )
 

@@ -3,8 +3,8 @@
 from statistics import median
 
 from ..progress import one_line
-from ..report import probabilities
 from ..study.findings import headline, published
+from ..study.report import probabilities
 from ..study.statistics import gains, interval
 from .arms import about, train_arms
 from .checks import holds

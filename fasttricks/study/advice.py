@@ -7,8 +7,8 @@ from pathlib import Path
 
 from .. import machine
 from ..files import replacing, write_json
-from ..report import document, escaped, paragraph, table
 from .advise import LEAST, SPEEDS, State, Verdict, recommended, verdicts
+from .report import document, escaped, paragraph, table
 
 RECIPE, PAGE, TEXT = "recipe.json", "advice.html", "advice.md"
 

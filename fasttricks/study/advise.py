@@ -29,7 +29,6 @@ from ..files import write_json
 from ..loop import fit
 from ..models import begin, letters_file
 from ..recipe import Recipe, name_of
-from ..report import judge
 from ..sources import loadable
 from ..train import train
 from ..tricks import (
@@ -42,6 +41,7 @@ from ..tricks import (
     Transfer,
 )
 from .limits import resident
+from .report import judge
 
 TRIED = (  # settings for data that nothing is known of
     Distributed(),

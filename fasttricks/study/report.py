@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .data import Data, Split
-from .files import replacing
-from .machine import name_of_machine
-from .record import Run
+from ..data import Data, Split
+from ..files import replacing
+from ..machine import name_of_machine
+from ..record import Run
 
 WORST, PAIRS, MOST = 12, 10, 20  # mistakes and confusions that are shown; classes of a matrix
 STYLE = """
