@@ -1,10 +1,10 @@
-"""All seven tricks in ordinary PyTorch: plain.py, sooner.
+"""All seven tricks in ordinary PyTorch.
 
     torchrun --nproc-per-node 2 all_seven.py                  # Fashion-MNIST, downloaded
     torchrun --nproc-per-node 2 all_seven.py --data PHOTOS    # one subfolder per class
     python all_seven.py                                       # one device, so six tricks
 
-A number in a comment is that of a trick's chapter.
+A number in a comment is that of a trick's chapter. The constants below turn tricks off, too.
 """
 
 import argparse
@@ -25,11 +25,12 @@ from torchvision.transforms import v2
 MODEL, SIZE = "test_resnet", 28  # timm's name; pixels a side
 IMAGES, BATCH = 25_600, 160  # to see, and in one step of all processes
 LR = 1e-3 * math.sqrt(BATCH / 128)  # 2: tuned at 128; AdamW scales with the square root
-WARM_UP = 0.05  # 2: share of the run
-PEAK, RISE, MOMENTUM = 30, 0.15, (0.9, 0.8)  # 3: times the rate, share of the run, high and low
-ALPHA = 0.05  # 4
-SMOOTHING = 0.1  # 5
-WEIGHTS = "fasttricks/weights/test_resnet-28-letters.safetensors"  # 6
+WARM_UP = 0.05  # 2: share of the run; 0 for none
+PEAK, RISE, MOMENTUM = 30, 0.15, (0.9, 0.8)  # 3: times the rate (0: constant), share, high and low
+ALPHA, PER_IMAGE = 0.05, False  # 4: 0 for none; whether each image has a share of its own
+SMOOTHING = 0.1  # 5: 0 for none
+WEIGHTS = "fasttricks/weights/test_resnet-28-letters.safetensors"  # 6: "" for none
+HALF = True  # 7
 
 
 def one_cycle(step, steps, first, middle, last):
@@ -44,22 +45,29 @@ def one_cycle(step, steps, first, middle, last):
 
 def rate(step, steps):
     """2 and 3: warm-up times one cycle; factors may be multiplied in any order."""
-    ready = 0.1 + 0.9 * min(1, step / (WARM_UP * steps))
-    return LR * ready * one_cycle(step, steps, PEAK / 25, PEAK, PEAK / 25e4)
+    ready = 0.1 + 0.9 * min(1, step / (WARM_UP * steps)) if WARM_UP else 1
+    cycle = one_cycle(step, steps, PEAK / 25, PEAK, PEAK / 25e4) if PEAK else 1
+    return LR * ready * cycle
 
 
-def begin(folder, channels, classes):
-    """6: a network that has learned something else, with a new head."""
-    if folder:  # timm's hub has networks that know photographs
-        return timm.create_model(MODEL, pretrained=True, in_chans=channels, num_classes=classes)
+def begin(channels, classes):
+    """6: a network that has learned to read letters, with a new head.
+
+    With `pretrained=True`, timm's hub has networks that know photographs.
+    """
     net = timm.create_model(MODEL, in_chans=channels, num_classes=classes)
-    body = {name: t for name, t in load_file(WEIGHTS).items() if not name.startswith("fc.")}
-    net.load_state_dict(body, strict=False)
+    if WEIGHTS:
+        head, first = net.default_cfg["classifier"] + ".", net.default_cfg["first_conv"] + ".weight"
+        body = {name: t for name, t in load_file(WEIGHTS).items() if not name.startswith(head)}
+        body[first] = body[first].expand(-1, channels, -1, -1) / channels  # letters are grey
+        net.load_state_dict(body, strict=False)
     return net
 
 
 def half(device):
     """7: bf16 where it is native, else fp16 on a GPU; None on a CPU without it."""
+    if not HALF:
+        return None
     if device == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float16
@@ -113,7 +121,7 @@ def main(folder, images, seed):
     x, y = (part.to(device) for part in load(folder))
     held = len(y) // 12  # the last images validate
     x, y, val_x, val_y = x[:-held], y[:-held], x[-held:], y[-held:]
-    net = begin(folder, x.shape[1], int(y.max()) + 1)
+    net = begin(x.shape[1], int(y.max()) + 1)
     net = net.to(device, memory_format=torch.channels_last)
     wrapped = net
     if launched:  # 1
@@ -133,20 +141,24 @@ def main(folder, images, seed):
         for group in optimizer.param_groups:  # 2, 3
             group["lr"] = rate(step, steps)
             high, low = MOMENTUM
-            group["betas"] = (one_cycle(step, steps, high, low, high), 0.999)
+            if PEAK:
+                group["betas"] = (one_cycle(step, steps, high, low, high), 0.999)
         if step % epoch == 0:
             order = torch.randperm(len(y), generator=shared, device=device)
         rows = order[step % epoch * BATCH :][:BATCH][rank::processes]
         drawn = torch.rand(BATCH, 1, 1, 1, generator=shared, device=device)
         pixels, flipped = x[rows], drawn[rank::processes] < 0.5
         inputs, targets = normalise(torch.where(flipped, pixels.flip(-1), pixels)), y[rows]
-        share = torch.distributions.Beta(ALPHA, ALPHA).sample().item()  # 4
-        other = torch.randperm(len(rows), device=device)
+        share = torch.ones(len(rows) if PER_IMAGE else 1, device=device)
+        if ALPHA:  # 4
+            share = torch.distributions.Beta(ALPHA * share, ALPHA * share).sample()
+        other, each = torch.randperm(len(rows), device=device), share.view(-1, 1, 1, 1)
         with torch.autocast(kind, dtype, enabled=dtype is not None):  # 7
-            outputs = wrapped(share * inputs + (1 - share) * inputs[other]).float()
-        loss = share * F.cross_entropy(outputs, targets, label_smoothing=SMOOTHING)  # 4, 5
-        loss += (1 - share) * F.cross_entropy(outputs, targets[other], label_smoothing=SMOOTHING)
-        scaler.scale(loss * len(rows) * processes / BATCH).backward()  # 1, 7
+            outputs = wrapped(each * inputs + (1 - each) * inputs[other]).float()
+        how = {"reduction": "none", "label_smoothing": SMOOTHING}  # 5
+        loss = share * F.cross_entropy(outputs, targets, **how)  # 4
+        loss += (1 - share) * F.cross_entropy(outputs, targets[other], **how)
+        scaler.scale(loss.sum() * processes / BATCH).backward()  # 1, 7
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()

@@ -13,6 +13,7 @@
 #     display_name: Python 3
 #     language: python
 #     name: python3
+# ---
 
 # %% [markdown]
 # # 5. Label smoothing
@@ -73,10 +74,8 @@ label = data.train.y[0].item()
 usual = [float(number == label) for number in range(len(data.classes))]
 softer = [0.7 * target + 0.3 / len(usual) for target in usual]
 targets = pd.DataFrame({"usual target": usual, "smoothed by 0.3": softer}, index=data.classes)
-targets.plot.bar(
-    subplots=True, layout=(1, 2), sharey=True, figsize=(9, 3.5), color="grey", legend=False
-)
-plt.gcf().supylabel("target probability")
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.5), sharey=True, layout="constrained")
+targets.plot.bar(subplots=True, ax=axes, color="grey", legend=False, ylabel="target probability")
 plt.show()
 
 # %%
@@ -118,8 +117,9 @@ from fasttricks.course import one_line
 
 few = data.subset(1000)
 lengths = [budget.images // part for part in (16, 8, 4, 2, 1)]
-with one_line():
+with one_line() as tell:
     stages = [train(BASELINE, few, images=images, evaluations=1) for images in lengths]
+    tell(f"{len(stages)} runs")
 
 # %% [markdown]
 # For each image, the network gives ten probabilities. The class with the largest one is its answer, and
@@ -579,11 +579,12 @@ say(
 
 # %%
 few_runs = {0.0: [], 0.02: [], 0.05: [], 0.1: []}
-with one_line():
+with one_line() as tell:
     for eps, runs in few_runs.items():
         for seed in range(budget.seeds):
             recipe = BASELINE + LabelSmoothing(eps)
             runs.append(train(recipe, few, images=budget.images, seed=seed, evaluations=1))
+    tell(f"{len(few_runs)} values of epsilon, {several} each")
 
 # %% [markdown]
 # First, the promise from above: does smoothing limit the gap between the two largest logits, on new images
@@ -785,11 +786,12 @@ say(
 
 # %%
 break_runs = {0.3: [], 0.9: []}
-with one_line():
+with one_line() as tell:
     for eps, runs in break_runs.items():
         for seed in range(budget.seeds):
             recipe = BASELINE + LabelSmoothing(eps)
             runs.append(train(recipe, few, images=budget.images, seed=seed, evaluations=1))
+    tell(f"{len(break_runs)} values of epsilon, {several} each")
 
 # %% [markdown]
 # We draw this share, accuracy and mean confidence on all validation images. We add the *ceiling*: the

@@ -97,8 +97,7 @@ Markdown(precision.__doc__)
 # on processors.
 #
 # Does this device have such units? We multiply two square matrices in each format and count the operations
-# per second. The first product warms up the device and does not count. Of the others, up to nine, we take the
-# median.
+# per second. After one product to warm up, we take the median of up to nine.
 
 
 # %%
@@ -386,8 +385,8 @@ say(
 )
 
 # %% [markdown]
-# Size alone does not settle it. Differences between batches have no preferred direction, so they average
-# out over many steps, but rounding may have one. Only whole runs can tell; they follow under *Use it*.
+# That does not settle it. Differences between batches average out over many steps, whereas rounding may have a
+# preferred direction. Only whole runs can tell; they follow under *Use it*.
 
 # %% tags=["nbval-check-output"]
 holds(fp16[-24] > 0.5, "fp16 with a tiny factor has lost the gradient")
@@ -677,7 +676,7 @@ say(f"For the same images, mixed precision is **{faster(clocks['mixed'], clocks[
 #   runs, and chance can move it by more than 16 bits save per image.
 #
 # We split the study's ratios into these two. Above 1, a number speaks for the trick. The interval is that of the
-# time to the target. (The second ratio at the top was that of leaving the trick out, so here it is upside down.)
+# third row. (The second ratio at the top was that of leaving the trick out, so here it is upside down.)
 
 # %%
 from fasttricks.course import published
@@ -686,8 +685,12 @@ from fasttricks.course import published
 def worth(without, added, value, low, high):
     paces = [row.train / row.images.value for row in (without, added)]
     factors = paces[0] / paces[1], without.images.value / added.images.value
-    names = ["per image", "images needed", "time to the target", "95 % from", "95 % to"]
-    return dict(zip(names, (*factors, value, low, high), strict=True))
+    names = [
+        "times as fast per image",
+        "images needed, without / with it",
+        "times as fast to the target",
+    ]
+    return dict(zip([*names, "95 % from", "95 % to"], (*factors, value, low, high), strict=True))
 
 
 def both_ways(study):
@@ -711,16 +714,17 @@ for found in split.values():
     if len(found) < 2:
         say("Only one of the two columns is known, so there is nothing to compare.")
         continue
-    alone, seven = found["alone"], found["among seven"]
-    by = {name: abs(math.log(alone[name] / seven[name])) for name in ("per image", "images needed")}
-    if alone["95 % from"] > seven["95 % to"] or seven["95 % from"] > alone["95 % to"]:
-        where = (
-            "alone" if alone["time to the target"] > seven["time to the target"] else "among seven"
-        )
-        told = f"do not overlap: **the trick is worth more {where}**"
-    else:
-        told = "overlap, so **the study does not show that the trick is worth more alone or among seven**"
-    say(f"The two columns differ most in *{max(by, key=by.get)}*. Their intervals {told}.")
+    alone, seven = (list(found[name].values()) for name in ("alone", "among seven"))
+    by = [abs(math.log(alone[n] / seven[n])) for n in (0, 1)]
+    most = "the time per image" if by[0] > by[1] else "the images needed"
+    where = "alone" if alone[2] > seven[2] else "among seven"
+    apart = alone[3] > seven[4] or seven[3] > alone[4]
+    told = (
+        f"do not overlap: **the trick is worth more {where}**"
+        if apart
+        else "overlap, so **the study does not show that the trick is worth more alone or among seven**"
+    )
+    say(f"The two columns differ most in {most}. Their intervals {told}.")
 
 # %% [markdown]
 # ### What limits the gain?
@@ -773,8 +777,8 @@ def seconds_alone(seen, trick):
 
 
 # %% [markdown]
-# Fp32 and mixed take turns, nine rounds of them. We drop two rounds that warm up the device and take the median
-# of the others. *Everything else* is the difference between the first two rows.
+# The two formats take turns. After two rounds to warm up, we take the median of seven. *Everything else* is the
+# difference between the first two rows.
 
 # %%
 TRICKS = {"fp32": MixedPrecision("fp32"), "mixed": MixedPrecision()}
@@ -818,7 +822,7 @@ say(f"{parts} {limits}")
 
 # %% [markdown]
 # Does the batch size matter? We repeat the timing of the whole pass for several of them. The line joins the
-# medians of seven ratios, and the band holds the middle five. Above 1, mixed precision is faster.
+# medians of seven ratios, and the band holds the middle five.
 
 
 # %%
@@ -897,9 +901,7 @@ say(
 
 # %% [markdown]
 # A narrow layer may even be slower in 16 bits, because of its casts or because the library has no good 16-bit
-# kernel for so few channels. Large networks gain more on hardware made for it: NVIDIA reports 3.26 times as many
-# images per second for ResNet-50 on one V100, compared with fp32
-# ([DeepLearningExamples](https://github.com/NVIDIA/DeepLearningExamples/tree/master/PyTorch/Classification/ConvNets/resnet50v1.5)).
+# kernel for so few channels.
 #
 # ## Break it
 #
@@ -938,8 +940,7 @@ def descend(dtype=torch.float32, scaled=False, weight=1.0, lr=0.01, steps=60):
 
 # %% [markdown]
 # We train the same network four times, from the same weights and on the same batches: in fp32, in fp16 with
-# and without a loss scale, and for comparison in fp16 without a loss scale on the ordinary loss. The figure
-# shows the losses without their factor.
+# and without a loss scale, and for comparison in fp16 without a loss scale on the ordinary loss.
 
 # %%
 TINY = 2.0**-21
@@ -950,8 +951,11 @@ falls = {
     "fp16 without, ordinary loss": descend(torch.float16),
 }
 
+# %% [markdown]
+# We draw the losses without their factor, each as the mean of the last 20 steps.
+
 # %%
-WIDTH = 20  # steps that are averaged
+WIDTH = 20
 last, lines = {}, {}
 for name, (_, losses) in falls.items():
     means = [sum(losses[n - WIDTH : n]) / WIDTH for n in range(WIDTH, len(losses) + 1)]
@@ -992,8 +996,7 @@ holds(border + step == border, "at a weight of 1/128, a step of 0.00003 is lost"
 holds(0.99 * border + step != 0.99 * border, "just below, numbers lie closer, and it counts")
 
 # %% [markdown]
-# We go on twice from the same weights and with the same batches. Every 20 steps, we compute the loss on the first
-# 2,000 validation images.
+# This is how we round, and how we follow the training: by the loss of up to 2,000 validation images.
 
 
 # %%
@@ -1011,6 +1014,11 @@ def loss_of(net):
     return loss.item()
 
 
+# %% [markdown]
+# Both runs start from the same weights, use the same batches, and measure that loss every 20 steps.
+
+
+# %%
 def go_on(stored, lr=3e-5, steps=200):
     net, losses = deepcopy(trained), {}
     optimizer, scaler = (
@@ -1069,25 +1077,28 @@ seen_here = [
     f"of our network were {faster(clocks['mixed'], clocks['fp32'])}.",
     f"*Pays with large batches*: in our network, {trend(by_batch, 'batch size')}.",
     f"*Pays with large layers*: in our toy, {trend(by_width, 'width')}.",
-    f"*Fails in a small network*: {parts} {limits}",
+    f"*Fails in a small network, where little gets faster*: {limits}",
 ]
 if chosen == "fp32":
     seen_here = [
         "*Speed*: this device has no fast 16-bit format, so nothing is promised, and nothing was gained."
     ]
-for where, found in split.items():
-    for name, row in found.items():
-        low, high = row["95 % from"], row["95 % to"]
-        word = "gain" if low > 1 else "loss" if high < 1 else "no clear difference"
-        seen_here += [f"*Recorded time to the target, {name}* ({where}): {word}."]
-seen_here += [
-    f"*fp16 needs a loss scale*: {'not' if 0 in fine else 'also'} on our ordinary loss, but without one, nothing "
-    f"was learned from a tiny loss.",
+say("\n".join(f"- {line}" for line in seen_here))
+
+# %%
+beside = [
+    f"*fp16 needs a loss scale*: our ordinary loss needs {'none' if 0 in fine else 'one'}. From a tiny loss, "
+    f"nothing was learned without one.",
     f"*Weights stay in 32 bits*: at a low learning rate, {stored}.",
     f"*Accuracy*: {accuracy}.",
     f"*Memory*: the backward pass keeps {half[1]:.0f} instead of {full[1]:.0f} MB at a batch size of 256.",
 ]
-say("\n".join(f"- {line}" for line in seen_here))
+for where, found in split.items():
+    for name, row in found.items():
+        word = "a loss" if row["95 % to"] < 1 else "no clear difference"
+        word = "a gain" if row["95 % from"] > 1 else word
+        beside += [f"*Time to the target, {name}* (recorded on {where}): {word}."]
+say("\n".join(f"- {line}" for line in beside))
 
 # %%
 pace = faster(clocks["mixed"], clocks["fp32"])
@@ -1136,9 +1147,8 @@ say(f"For this network on this device, our advice is: **{advice}**.")
 # **5. Mixed precision made your training slower. What can you try?**
 #
 # <details><summary>Answer</summary>Check first that the device multiplies the format natively. Then time the
-# convolutions alone, as we have done, to see whether they or the rest are slow. A larger batch may help, and it
-# fits into the memory saved. Wider layers may gain more, but they also cost more, so they are no remedy. If
-# nothing helps, leave it out.</details>
+# convolutions alone, as we have done, to see what is slow. A larger batch may help, and it fits into the memory
+# saved. If nothing helps, leave it out.</details>
 #
 # ## Exercises
 #

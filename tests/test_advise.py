@@ -11,7 +11,7 @@ from fasttricks import load
 from fasttricks.__main__ import main
 from fasttricks.recipe import Recipe
 from fasttricks.study import advise as advise_module
-from fasttricks.study.advice import PAGE, RECIPE, TEXT, answer, write_advice
+from fasttricks.study.advice import PAGE, RECIPE, SCRIPT, TEXT, answer, write_advice
 from fasttricks.study.advise import (
     RUNS,
     Seen,
@@ -158,6 +158,10 @@ def test_the_page_says_it(plan, tmp_path):
     assert "| transfer |" in (tmp_path / TEXT).read_text(encoding="utf-8")
     recipe = Recipe.from_json(json.loads((tmp_path / RECIPE).read_text(encoding="utf-8")))
     assert "transfer" in recipe.names
+    assert not (tmp_path / SCRIPT).exists(), "photographs that are in no folder"
+    write_advice(state, tmp_path, "fashion-mnist")
+    assert f"python {tmp_path / SCRIPT}" in (tmp_path / TEXT).read_text(encoding="utf-8")
+    assert "WEIGHTS = " in (tmp_path / SCRIPT).read_text(encoding="utf-8")
     nothing = advise(plan, tmp_path / "none", pretended({}, seed=3))
     said = answer(nothing, verdicts(nothing))
     assert "plain" in said

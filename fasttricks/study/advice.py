@@ -9,8 +9,9 @@ from .. import machine
 from ..files import replacing, write_json
 from .advise import LEAST, SPEEDS, State, Verdict, recommended, verdicts
 from .report import document, escaped, paragraph, table
+from .take_home import script
 
-RECIPE, PAGE, TEXT = "recipe.json", "advice.html", "advice.md"
+RECIPE, PAGE, TEXT, SCRIPT = "recipe.json", "advice.html", "advice.md", "train.py"
 
 
 @dataclass(frozen=True)
@@ -138,18 +139,22 @@ def commands(state: State, found: list[Verdict], folder: Path, data: str) -> Par
     words = ["fasttricks", "train", "--data", data, "--recipe", str(folder / RECIPE)]
     words += ["--model", plan.model, "--image-size", str(plan.image_size)]
     words += ["--images", str(state.images(arm, state.length)), "--report", "report.html"]
-    names = [name for name in arm.split(" + ") if name != "plain"]
-    scripts = ", ".join(f"examples/{name}.py" for name in names) or "examples/plain.py"
+    start = ["torchrun", "--nproc-per-node", "2"] if "distributed" in arm else ["python"]
+    own = [
+        "The same in ordinary PyTorch, without the course, is a script to copy from:",
+        f"`{shlex.join([*start, str(folder / SCRIPT)])}`",
+    ]
     return Part(
         "Type",
         (f"`{shlex.join(words)}`",
-         f"That is as long as the runs here; take more images for more accuracy. "
-         f"The same in ordinary PyTorch: {scripts} in the course's repository."),
+         "That is as long as the runs here; take more images for more accuracy.",
+         *(own if (folder / SCRIPT).exists() else [])),
     )  # fmt: skip
 
 
 def write_advice(state: State, folder: Path, data: str) -> str:
-    """Write the page (HTML and Markdown) and the recipe into the folder; the advice itself."""
+    """Write the page (HTML and Markdown), the recipe and, where it can be, the script into the
+    folder; the advice itself."""
     found = verdicts(state)
     best, plan = recommended(found), state.plan
     recipe = plan.recipe(best.arm, best.rate) if best else plan.recipe("plain")
@@ -160,9 +165,15 @@ def write_advice(state: State, folder: Path, data: str) -> str:
         f"{plan.model} at {plan.image_size} pixels, on {where}; {len(state.log)} runs in "
         f"{state.spent() / 60:.1f} minutes."
     )
+    images = state.images(best.arm if best else "plain", state.length)
+    text = script(recipe, images, data, plan.model, plan.image_size)
+    (folder / SCRIPT).unlink(missing_ok=True)
+    if text:
+        with replacing(folder / SCRIPT) as file:
+            file.write_text(text, encoding="utf-8")
+    write_json(folder / RECIPE, json.loads(str(recipe)))
     parts = [judged(state, found), screened(state), measured(folder)]
     parts += [commands(state, found, folder, data)]
-    write_json(folder / RECIPE, json.loads(str(recipe)))
     markdown = "\n\n".join(["# Advice", f"**{said}**", about, *(p.as_markdown() for p in parts)])
     html = "\n".join(["<h1>Advice</h1>", paragraph(said), paragraph(about),
                       *(part.as_html() for part in parts)])  # fmt: skip
