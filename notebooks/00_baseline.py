@@ -171,7 +171,7 @@ say(
 #
 # ## The plain recipe
 #
-# All settings of plain training are in one object, `BASELINE`. Here they are, with what each one decides:
+# `BASELINE` holds the settings of plain training. Here is what each one decides:
 
 # %%
 decided = {
@@ -463,8 +463,8 @@ say(
 )
 
 # %% [markdown]
-# A trick may win on one clock and lose on the other. Starting several processes, for instance, takes
-# time that the train clock does not see.
+# A trick may win on one clock and lose on the other: starting several processes, for instance, takes time
+# that the train clock does not see.
 #
 # ## How much is luck?
 #
@@ -594,8 +594,7 @@ say(
 # somebody who tries ten useless tricks with one seed each and keeps the best.
 #
 # So far, both sides shared a seed. A colleague who does not care about seeds may compare any run before
-# the repair with any run after it. We look at all comparisons between *different* seeds, too, and count how
-# often a gain or a loss reaches one point.
+# the repair with any run after it. We look at all comparisons between *different* seeds, too.
 
 # %%
 mixed = [100 * (after[one] - before[other]) for one, other in permutations(range(5), 2)]
@@ -818,7 +817,7 @@ holds(interval([0.8, *[1] * 9], [1] * 10)[0] == 1, "one disturbed pair of ten do
 # ## Takeaways
 #
 # We promised three things. **The loop** has seven slots, and we checked that it does the same as plain
-# training when they are empty, and the same as the edited copy when label smoothing fills one. Here is what
+# training when they are empty, and the same as the edited copy when label smoothing fills one. This is what
 # we have seen of **luck** and **speed**:
 
 # %%

@@ -28,8 +28,8 @@
 #
 # **We have not measured it on several GPUs.** The numbers stored here come from two CPU cores, each of
 # which plays the part of a GPU. If you have several GPUs, run the notebook, and its sentences will describe
-# yours. (Kaggle's free "GPU T4 x2" has two.) Below, a *device* is a GPU, or, on a machine without one, an
-# equal part of its cores.
+# yours. (Kaggle's free "GPU T4 x2" has two.) A *device* is a GPU, or, on a machine without one, an equal
+# part of its cores.
 #
 # About 20 minutes to read, and two to run.
 
@@ -132,8 +132,7 @@ Markdown(distributed.__doc__)
 # In new processes, one for each device, we time a training step at several batch sizes. First one of them
 # computes and the others wait (`alone`), then all compute and average their gradients (`joint`). They take
 # turns because a machine's speed drifts, and we use the median of three turns. We also time the averaging
-# by itself (`averaging`), with as many bytes as our gradient has and with four bytes, which is a single
-# number.
+# by itself (`averaging`), with as many bytes as our gradient has and with a single number (four bytes).
 
 # %%
 from fasttricks.models import begin
@@ -693,8 +692,8 @@ holds({run.processes for run in many} == {devices}, "and there were as many proc
 # ## Break it: too few images for batch norm
 #
 # How few images may a shard have? With gradient accumulation, we can find out without a cluster. With
-# `accumulate=64`, one process cuts each batch of 128 images into 64 shards of 2, as 64 devices would, and
-# computes them one after another. We compare that with shards of 16 and with undivided batches.
+# `accumulate=64`, one process cuts each batch of 128 images into 64 shards of 2, as 64 devices would. We
+# compare that with shards of 16 and with undivided batches.
 
 # %%
 per_shard = {BASELINE.batch // count: count for count in (1, 8, 64)}
@@ -953,7 +952,7 @@ if gpus < 2:
     )
 
 # %% [markdown]
-# On several GPUs these numbers will be others, so the rule of thumb is a way to find yours:
+# On several GPUs, these numbers will differ, so the rule of thumb is a way to find yours:
 #
 # 1. **Fill one device first.** Raise its batch until the images per second no longer rise.
 # 2. **Then add devices, and let each keep that batch.** The global batch grows, so scale the learning rate
@@ -962,7 +961,7 @@ if gpus < 2:
 #    ratio of the two times is the most that N devices can gain. If it is near 1, do not divide that batch.
 # 4. **Before a long run, time 50 steps on one device and on all of them.** If the gain is far below the
 #    ratio of rule 3, working together is too expensive. Then use a larger batch or fewer devices.
-# 5. **With batch norm, keep about 16 images or more on each device** (Wu and He's figures), or use
+# 5. **With batch norm, keep about 16 images or more on each device** (see Wu and He's figures), or use
 #    `SyncBatchNorm`. If you must go lower, try it first on one device, with gradient accumulation.
 #
 # ## Questions
@@ -975,8 +974,8 @@ if gpus < 2:
 # **2. Why do the bytes that a device sends in a ring hardly depend on the number of devices?**
 #
 # <details><summary>Answer</summary>More devices mean more rounds but smaller chunks: in total, each device
-# sends 2 (N - 1) / N times the gradient, which is less than twice. But each round has a fixed delay, and
-# these delays add up.</details>
+# sends 2 (N - 1) / N times the gradient, which is less than twice. But each round has a fixed
+# delay.</details>
 #
 # **3. Each process shuffles with its own seed. What goes wrong?**
 #

@@ -858,10 +858,11 @@ verdicts = {
     "same": "the cycle's weights are about as good as those of a good constant rate",
 }
 unsure = "we cannot tell whether the cycle's weights or those of a good constant rate are better"
-agree = "agrees with" if short_word == long_word else "does not agree with"
+agree = {True: " The shorter run says the same.", False: " The shorter run says something else."}
+known = short_word in verdicts and long_word in verdicts
 say(
-    f"So after the longer run, **{verdicts.get(long_word, unsure)}**. This {agree} the "
-    f"shorter run, compared in the same way."
+    f"So after the longer run, **{verdicts.get(long_word, unsure)}**."
+    + (agree[short_word == long_word] if known else "")
 )
 
 # %% [markdown]
@@ -1007,8 +1008,8 @@ say(
     f"- *Cost: none.* With the same images, training with one-cycle was "
     f"{faster(seconds['one-cycle'], seconds['constant 0.001'])}.\n"
     f"- *Pays when the length is known.* Compared with the baseline's rate, one-cycle was "
-    f"{both_ways('one-cycle', 'constant 0.001')}. Compared with the best constant rate, it was "
-    f"{both_ways('one-cycle', flat)}, and in the longer run {both_ways(long_cycle, long_flat)}.\n"
+    f"{both_ways('one-cycle', 'constant 0.001')}. Compared with a good constant rate, it was, in "
+    f"the longer run, {both_ways(long_cycle, long_flat)}.\n"
     f"- *Fails when the peak is too high.* With a peak of 10,000 times instead of 10, accuracy was "
     f"{gained([extreme[1]], [good[1]], chance)}.\n"
     f"- *Fails when the run is stopped before its end.* Compared with a cycle planned for that length, one "
@@ -1063,23 +1064,33 @@ anytime = {
     "keep the best constant rate and refresh before you evaluate. Whether triangles are better, these runs "
     "cannot tell",
 )
+fall_rule = (
+    "Let the rate fall only if you cannot refresh"
+    if long_word == "lower"
+    else "Then, if you know the number of steps, let the rate fall to zero"
+)
+extras = [name for name in ("the warm-up", "the momentum") if worth[name] == "higher"]
+shape_rule = f"Keep {' and '.join(extras)}" if extras else "A plain cosine is enough"
+
+# %%
 say(
     f"1. **First find a good constant rate.** Try 1, 3 and 10 times your rate, and refresh before you "
     f"compare. Here the best was {flat.split()[1]}: it was {gained(fresh[flat], fresh['constant 0.001'])}.\n"
-    f"2. **Then, if you know the number of steps, let the rate fall to zero.** It costs no time, and a "
-    f"refresh at the end moved one-cycle by {100 * moved['one-cycle']:+.1f} points, and the best constant "
-    f"rate by {100 * moved[flat]:+.1f}.\n"
-    f"3. **Leave the warm-up and the momentum as torch has them.** Compared with going without, the warm-up "
-    f"was {gained(*pairs['the warm-up'])} and the momentum {gained(*pairs['the momentum'])}.\n"
+    f"2. **{fall_rule}.** The fall costs no time. At the end, a refresh moved one-cycle by "
+    f"{100 * moved['one-cycle']:+.1f} points, and the best constant rate by {100 * moved[flat]:+.1f}.\n"
+    f"3. **{shape_rule}.** Compared with going without, the warm-up was {gained(*pairs['the warm-up'])}, and "
+    f"the momentum {gained(*pairs['the momentum'])}.\n"
     f"4. **If you cannot plan the length,** {anytime}."
 )
 
 # %% [markdown]
-# In code, with `climbs` from the range test:
+# In code, with `climbs` from the range test, the complete one-cycle is one line, and so is the plain cosine,
+# whose optimiser must have the peak as its rate:
 #
 # ```python
 # peak = min(10 * lr, climbs / 10)
 # schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, steps, pct_start=0.25)
+# schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)  # instead
 # ```
 #
 # If the loss stops being a number or climbs and stays high, halve the peak. If you start from pretrained

@@ -160,7 +160,7 @@ def test_the_page_says_it(plan, tmp_path):
     assert "transfer" in recipe.names
     assert not (tmp_path / SCRIPT).exists(), "photographs that are in no folder"
     write_advice(state, tmp_path, "fashion-mnist")
-    assert f"python {tmp_path / SCRIPT}" in (tmp_path / TEXT).read_text(encoding="utf-8")
+    assert f" {tmp_path / SCRIPT}`" in (tmp_path / TEXT).read_text(encoding="utf-8")
     assert "WEIGHTS = " in (tmp_path / SCRIPT).read_text(encoding="utf-8")
     nothing = advise(plan, tmp_path / "none", pretended({}, seed=3))
     said = answer(nothing, verdicts(nothing))

@@ -55,6 +55,6 @@ def script(
     text = re.sub(r'\A""".*?"""\n', lambda _: told, text, flags=re.S)
     if data != CLOTHES:
         text = text.replace(
-            '"--data", help=', f'"--data", default="{Path(data).as_posix()}", help='
+            '"--data", help=', f'"--data", default={Path(data).as_posix()!r}, help='
         )
     return text
