@@ -34,7 +34,7 @@ def test_accuracy(kind):
 FASTER = {
     "win": (([1.0, 1.1], [2.0, 2.2]), "2.00 times as fast"),
     "loss": (([2.0, 2.2], [1.0, 1.1]), "0.50 times as fast"),
-    "tie": (([1.0, 2.0], [2.0, 1.0]), "about as fast (1.00 times, 2 runs)"),
+    "tie": (([1.0, 2.0], [2.0, 1.0]), "about as fast (0.50 to 2.00 times, 2 runs)"),
     "near": (([1.0], [1.02]), "about as fast (1.02 times, one run)"),
     "never": (([math.inf], [1.0]), MISSING),
     "missing": (([], []), MISSING),

@@ -48,5 +48,6 @@ def train_arms(
                 arms[name].append(run)
         made = [run for runs in arms.values() for run in runs]
         seconds = sum(run.train_seconds for run in made)
-        tell(f"{len(made)} runs, {len(arms)} arms in turns: {seconds:.0f} s of training")
+        turns = f", {len(arms)} arms in turns" if len(arms) > 1 else ""
+        tell(f"{len(made)} runs{turns}: {seconds:.0f} s of training")
     return arms

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 CLEAR = 1.0  # points of accuracy that one pair of runs must differ by; n pairs, by 1 / sqrt(n)
 MISSING = "not known, because a run is missing"
@@ -47,14 +48,14 @@ def faster(
     own: Sequence[float],  # seconds, one per turn
     other: Sequence[float],  # of the same turns
 ) -> str:
-    """How many times as fast the one is as the other; above 1 is faster."""
+    """How many times as fast the one is as the other (median of the turns); above 1 is faster."""
     if not own or len(own) != len(other) or not all(0 < s < math.inf for s in (*own, *other)):
         return MISSING
     ratios = sorted(b / a for a, b in zip(own, other, strict=True))
-    middle = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    middle = median(ratios)
     if 0.95 < middle < 1.05 or ratios[0] < 1 < ratios[-1]:
-        how = "one run" if len(ratios) == 1 else f"{len(ratios)} runs"
-        return f"about as fast ({middle:.2f} times, {how})"
+        seen = f"{ratios[0]:.2f} to {ratios[-1]:.2f} times, {len(ratios)} runs"
+        return f"about as fast ({seen if len(ratios) > 1 else f'{middle:.2f} times, one run'})"
     return f"{middle:.2f} times as fast"
 
 
