@@ -877,9 +877,10 @@ say(
 # This is for a network with batch norm that starts from random weights. Our runs say nothing about networks
 # without batch norm, in which there is nothing to refresh.
 #
-# 1. **Run the range test** for your network, data, and batch size. The peak is a tenth of the rate at which
+# 1. **Run the range test** for your network, data, and batch size. The bound is a tenth of the rate at which
 #    the loss begins to climb.
-# 2. **Let the rate fall from that peak to zero** along a cosine. Your old constant rate is no longer needed.
+# 2. **Let the rate fall from a peak to zero** along a cosine. As the peak, try the bound and a third of it,
+#    and keep the better one. Your old constant rate is no longer needed.
 # 3. **Refresh batch norm** before you evaluate or save.
 # 4. **If you cannot plan the length**, keep a constant rate, the best of three or four that you have
 #    compared after a refresh, and refresh whenever you evaluate. (Triangles come down again and again, so
@@ -890,7 +891,7 @@ say(
 # training:
 #
 # ```python
-# peak = climbs / 10  # from the range test
+# peak = climbs / 10  # from the range test; try a third of it, too
 # optimizer = torch.optim.AdamW(net.parameters(), lr=peak)
 # schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 # for x, y in training_batches:  # `steps` of them
@@ -907,18 +908,23 @@ say(
 
 # %%
 starting = float(fall.split()[1])
-near = starting / 3.5 < bound < 3.5 * starting
-needless = "higher" not in over_cosine
+nearest = min(cosines, key=lambda tried: abs(math.log(tried / bound)))
+beside = "which was also the best of the three"
+if nearest != starting:
+    beside = (
+        f"which was {gained(fresh[f'cosine {nearest:g}'], fresh[fall])} compared with {starting:g}"
+    )
+    near = bound / 4 < starting < bound
+    beside += (
+        ". So try **a third of it**, too" if near else ". So the bound **missed the best start**"
+    )
 say(
-    f"- **The peak.** The range test gives {bound:.2g}. Of the starts that we tried "
-    f"({', '.join(f'{tried:g}' for tried in cosines)}), the best was {starting:g}. So the test "
-    f"{'**pointed to the right region**' if near else '**missed the best start**'} here, but we did not "
-    f"train from exactly its peak.\n"
+    f"- **The peak.** The bound is {bound:.2g}. The nearest start that we tried is {nearest:g}, {beside}.\n"
     f"- **The shape.** Compared with a plain cosine, one-cycle was {over_cosine}. "
     + (
         "So we take the simpler one. The warm-up and the momentum may matter with larger batches, with "
         "higher peaks, or with SGD."
-        if needless
+        if "higher" not in over_cosine
         else "So for step 2, take `OneCycleLR(optimizer, peak, steps, pct_start=0.25)` instead."
     )
     + "\n"

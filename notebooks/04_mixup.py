@@ -657,11 +657,11 @@ say(
 # ### Case 2: right labels
 #
 # Does mixup help if the labels are *right*? We give the same images their true labels back. This time, all
-# three recipes get twice the epochs of plain training in case 1, so that a slow one has time to catch up.
+# three recipes get half as many epochs again as plain training in case 1, so that a slow one has time to catch up.
 
 # %%
 none = torch.zeros_like(wrong)
-right_runs = watch_all(dict.fromkeys(recipes, 2 * length), few, none)
+right_runs = watch_all(dict.fromkeys(recipes, 3 * length // 2), few, none)
 panels(right_runs, ("epoch", "validation"), ("right", "validation"))
 
 # %%

@@ -340,7 +340,7 @@ holds(all(torch.equal(state[name], own[name]) for name in heads), "the head is t
 
 # %% [markdown]
 # Last, *freezing*. `Transfer(freeze=1.0)` leaves the body unchanged and trains only the head. (The number is
-# the share of the body's tensors that is frozen, from the input on, so 0.5 is possible as well.) We take a
+# the share of the body's tensors that is frozen, from the input on, so 0.5 is possible.) We take a
 # few steps. They are too few to learn much, but enough to see what moves.
 
 # %%
