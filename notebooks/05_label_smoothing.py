@@ -475,7 +475,7 @@ if soft_known[-2] < 0.95 * plain_known[-2] < 0.95 * limit:
 # %% [markdown]
 # Why does smoothing the *training* targets change the gap on *new* images? The same weights compute all
 # logits, and new images have no part in the loss. So nothing stops their gaps from following those of the
-# training images, even when their accuracy no longer grows.
+# training images.
 #
 # Now we train with more seeds and more values of epsilon. This is the longest cell of the chapter.
 
@@ -661,7 +661,7 @@ beyond = {
     for method in ("plain", chosen, scaling)
 }
 smaller = (few_scores[scaling]["calibration error"] < few_scores[chosen]["calibration error"]).sum()
-if beyond[chosen] == beyond[scaling] == 0 or 0 < smaller < budget.seeds:
+if beyond[chosen] == beyond[scaling] or 0 < smaller < budget.seeds:
     which = "we cannot tell which of the two methods is better calibrated"
 else:
     which = f"{scaling if smaller else chosen} has the smaller error ({several})"
@@ -797,7 +797,11 @@ for eps, networks in swept_networks.items():
     confidence, answer = torch.cat(networks).max(1)
     right = (answer == data.val.y.repeat(len(networks))).float()
     sure = confidence >= 0.9
-    surest_half[eps] = right[confidence.argsort(descending=True)[: len(right) // 2]].mean().item()
+    chunks = confidence.chunk(len(networks)), right.chunk(len(networks))  # a network each
+    half = len(data.val.y) // 2
+    pairs = zip(*chunks, strict=True)
+    kept = [found[own.argsort(descending=True)[:half]] for own, found in pairs]
+    surest_half[eps] = torch.cat(kept).mean().item()
     swept_rows[f"{eps:g}"] = {
         "accuracy on all images": right.mean().item(),
         "mean confidence": confidence.mean().item(),
@@ -900,8 +904,8 @@ if unmatched:
     )
 elif improved:
     say(
-        "Temperature scaling improves the same, without any training. So **for accuracy and for trustworthy "
-        "probabilities, we would leave smoothing out here**."
+        "All that smoothing improved, temperature scaling improves too, and without any training. So **for "
+        "accuracy and for trustworthy probabilities, we would leave smoothing out here**."
     )
 else:
     say("So **we would leave smoothing out here**.")
