@@ -786,7 +786,6 @@ for study in published():
             recorded[where, study.hardware] = {
                 "times as fast per image": without.train / added.train / images,
                 "images, without / with": images,
-                "this may be chance": "yes",  # the study tried lengths that are an eighth apart
                 "times as fast to the target": without.train / added.train,
                 "more than chance": verdict(added) if where == "alone" else left_out,
             }
@@ -799,7 +798,7 @@ chances = {
     "cannot tell": "**That may be chance.**",
 }
 for (where_found, hardware), told in recorded.items():
-    speed, fewer, by_luck, total, beyond = told.values()
+    speed, fewer, total, beyond = told.values()
     extra = 100 * (1 / fewer - 1)
     needed = (
         f"{abs(extra):.0f} % {'more' if extra > 0 else 'fewer'} images"
@@ -807,16 +806,15 @@ for (where_found, hardware), told in recorded.items():
         else "as many images"
     )
     say(
-        f"{where_found.capitalize()} ({hardware}), it is {speed:.2f} times as fast per image and needs {needed}"
-        f"{', which may be chance' if by_luck == 'yes' and abs(extra) >= 1 else ''}. Together, that makes it "
-        f"{total:.2f} times as fast to the target. {chances[beyond]}"
+        f"{where_found.capitalize()} ({hardware}), it is {speed:.2f} times as fast per image and needs {needed}. "
+        f"Together, that makes it {total:.2f} times as fast to the target. {chances[beyond]}"
     )
 if not recorded:
     say("No study is recorded, so we cannot tell.")
 
 # %% [markdown]
-# If 16 bits cost no accuracy, the number of images should stay the same. But it is estimated from few runs, and
-# chance in it can hide what 16 bits save per image.
+# If 16 bits cost no accuracy, the number of images should stay the same. But the study tried only lengths that
+# are an eighth apart, with few runs each, and chance in that number can hide what 16 bits save per image.
 #
 # ### What limits the gain?
 #
