@@ -30,6 +30,7 @@ PEAK, RISE, MOMENTUM = 30, 0.15, (0.9, 0.8)  # 3: times the rate (0: constant), 
 ALPHA, PER_IMAGE = 0.05, False  # 4: 0 for none; whether each image has a share of its own
 SMOOTHING = 0.1  # 5: 0 for none
 WEIGHTS = "fasttricks/weights/test_resnet-28-letters.safetensors"  # 6: "" for none
+HUB = True  # 6: for your own images, weights from timm's hub instead, which know photographs
 HALF = True  # 7
 
 
@@ -50,14 +51,13 @@ def rate(step, steps):
     return LR * ready * cycle
 
 
-def begin(channels, classes):
-    """6: a network that has learned to read letters, with a new head.
-
-    With `pretrained=True`, timm's hub has networks that know photographs.
-    """
+def begin(folder, channels, classes):
+    """6: a network that has learned something else, with a new head."""
+    if folder and HUB:
+        return timm.create_model(MODEL, pretrained=True, in_chans=channels, num_classes=classes)
     net = timm.create_model(MODEL, in_chans=channels, num_classes=classes)
     if WEIGHTS:
-        head, first = net.default_cfg["classifier"] + ".", net.default_cfg["first_conv"] + ".weight"
+        head, first = net.default_cfg["classifier"], net.default_cfg["first_conv"] + ".weight"
         body = {name: t for name, t in load_file(WEIGHTS).items() if not name.startswith(head)}
         body[first] = body[first].expand(-1, channels, -1, -1) / channels  # letters are grey
         net.load_state_dict(body, strict=False)
@@ -121,7 +121,7 @@ def main(folder, images, seed):
     x, y = (part.to(device) for part in load(folder))
     held = len(y) // 12  # the last images validate
     x, y, val_x, val_y = x[:-held], y[:-held], x[-held:], y[-held:]
-    net = begin(x.shape[1], int(y.max()) + 1)
+    net = begin(folder, x.shape[1], int(y.max()) + 1)
     net = net.to(device, memory_format=torch.channels_last)
     wrapped = net
     if launched:  # 1

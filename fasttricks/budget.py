@@ -40,7 +40,7 @@ def choose_budget(name: str | None = None) -> Budget:
     return BUDGETS[wanted]
 
 
-# Each the best of 24 settings on two CPU cores (of the whole's two best, the one that is sooner);
+# Each the best of 24 settings on two CPU cores (of the whole's two best, the faster one);
 # data/results has the tables.
 BASELINE = Recipe(lr=1e-3, batch=128, optimizer="adamw", weight_decay=0.05)
 SEVEN: tuple[Trick, ...] = (

@@ -50,7 +50,8 @@ def one_line() -> Iterator[Callable[[str], None]]:
 
     In a terminal each run leaves its own line, and nothing is added.
     """
-    before, line = NotebookLine.shared, NotebookLine() if in_notebook() else None
+    shown = in_notebook() and QUIET not in os.environ
+    before, line = NotebookLine.shared, NotebookLine() if shown else None
     NotebookLine.shared = line
     try:
         yield line.write if line else lambda text: None

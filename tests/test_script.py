@@ -53,6 +53,7 @@ def test_rate_and_momentum_are_the_recipes(tricks, tmp_path):
     assert bool(made.ALPHA) == ("mixup" in names)
     assert bool(made.SMOOTHING) == ("smoothing" in names)
     assert bool(made.WEIGHTS) == ("transfer" in names)
+    assert not made.HUB, "advice has tried the letters"
     assert ("precision" in names) == made.HALF
 
 

@@ -109,3 +109,7 @@ def test_a_notebook_shows_one_line_for_many_runs(monkeypatch):
     with progress.Bar("third", 10) as bar:
         bar.close("done")
     assert shown == ["two runs", "third: done"]
+    monkeypatch.setenv(progress.QUIET, "1")
+    with progress.one_line() as tell:
+        tell("nothing")
+    assert len(shown) == 2

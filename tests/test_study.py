@@ -19,7 +19,7 @@ from fasttricks.__main__ import main
 from fasttricks.budget import BUDGETS
 from fasttricks.recipe import name_of
 from fasttricks.record import Run
-from fasttricks.study.analysis import coverage, digest, findings, publish, unfinished
+from fasttricks.study.analysis import code, coverage, digest, findings, publish, unfinished
 from fasttricks.study.findings import FINDINGS, RESULTS, headline, published, summary
 from fasttricks.study.pages import figure, page, steps_of, target_curves, waterfall, write_report
 from fasttricks.study.plan import DECLARED, Study, read_study, trials
@@ -424,6 +424,13 @@ def test_what_decides_a_number_has_not_moved():
             f"{told.study!r} was measured. If that alters what is computed, remove its runs.jsonl "
             f"and run `fasttricks bench bench/{told.study}.toml`; see CONTRIBUTING.md."
         )
+
+
+def test_words_decide_no_number():
+    says = '"""A module."""\n\ndef f(x):\n    """Say."""\n    # why\n    return x + 1{}\n'
+    told = code(says.format("  # a comment"))
+    assert told == code(says.format("")) == "def f(x):\n    return x + 1"
+    assert code(says.format("0")) != code(says.format(""))
 
 
 def test_the_budget_is_what_its_study_found():

@@ -1,5 +1,6 @@
 """From a study's records to what is published of it."""
 
+import ast
 import hashlib
 import math
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import machine
+from ..budget import BASELINE, SEVEN
 from .crossing import Arm, estimate, holm, simulated
 from .findings import Estimate, Finding, Published
 from .plan import TEST, Found, Study, arm_of, complete, lacking, part_of_ladder, trials
@@ -175,11 +177,25 @@ def hardware_of(found: Found) -> str:
 def digest() -> str:
     """Of what decides a number of the study: loop, tricks, data, recipes, weights."""
     here = Path(machine.HERE)
-    names = ("loop.py", "data.py", "models.py", "recipe.py", "budget.py")
-    files = [here / name for name in names]
-    files += [*here.glob("tricks/*.py"), *here.glob("weights/*"), here / "sources/letters.py"]
-    content = b"".join(path.read_bytes().replace(b"\r\n", b"\n") for path in sorted(files))
-    return hashlib.sha256(content).hexdigest()[:16]
+    names = ("loop.py", "data.py", "models.py", "recipe.py", "sources/letters.py")
+    files = sorted([*(here / name for name in names), *here.glob("tricks/*.py")])
+    parts = [repr((BASELINE, SEVEN)).encode()]
+    parts += [code(path.read_text(encoding="utf-8")).encode() for path in files]
+    parts += [path.read_bytes() for path in sorted(here.glob("weights/*"))]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def code(source: str) -> str:
+    """A module without its docstrings, comments and blank lines, which decide nothing."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            for number in range(first.lineno - 1, first.end_lineno):
+                lines[number] = ""
+    kept = (line.partition("  # ")[0].rstrip() for line in lines)
+    return "\n".join(line for line in kept if line and not line.lstrip().startswith("# "))
 
 
 def coverage(

@@ -41,7 +41,8 @@ def script(
         "PEAK, RISE, MOMENTUM": f"{peak}, {cycle.rise}, {momentum}",
         "ALPHA, PER_IMAGE": f"{alpha}, {mixup.per_sample}",
         "SMOOTHING": f"{smoothing}",
-        "WEIGHTS": f'"{weights}"',
+        "WEIGHTS": repr(weights),
+        "HUB": "False",
         "HALF": str("precision" in tricks),
     }
     text = EXAMPLE.read_text(encoding="utf-8")
