@@ -824,6 +824,12 @@ say(
 # <details><summary>Answer</summary>Whether batch norm's running mean and variance have caught up; refresh
 # them and validate again.</details>
 #
+# **5. With a batch of 1,024 instead of 256, your device gets through twice as many images per second. Does the
+# run reach its accuracy in half the time?**
+#
+# <details><summary>Answer</summary>Only if it needs no more images for that accuracy. A quarter of the steps is
+# left for as many images, so compare the two runs after equal times.</details>
+#
 # ## Exercises
 #
 # Replace `raise NotImplementedError` with your code and run the cell. A wrong answer gets a hint.

@@ -547,7 +547,7 @@ def in_turns(model, images, rounds=5):
 
 # %% [markdown]
 # The toy sees 32 pictures of 14 by 14 pixels. In the figure, a dot is a pair of times, a bar is the mean of the dots,
-# and a black line is the 95 % interval of that mean (chapter 0).
+# and a black line is an interval for that mean (the bootstrap; chapter 8).
 
 # %%
 times = {"whole runs": [[done.train_seconds for done in some] for some in arms.values()]}

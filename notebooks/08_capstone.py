@@ -209,8 +209,8 @@ for seed in range(budget.seeds):
 #
 # A recipe is at the target when the *mean* of its final accuracies is. Its time is the median time of its
 # runs, or *never* if it missed the target. The speed-up is the time of *plain* divided by that of the
-# recipe. Its interval comes from drawing seeds again and again (chapter 0); of three seeds, it is little
-# more than their range. The weights that transfer learning starts from were made beforehand, once for all
+# recipe. Its interval comes from drawing seeds again and again (the bootstrap); with three seeds, it is
+# little more than their range. The weights that transfer learning starts from were made beforehand, once for all
 # runs that will ever use them. Their cost is printed above the table.
 
 # %% tags=["result"]
@@ -487,11 +487,10 @@ short, sized = budget.whole // 2, data.to(whole.world.device(), budget.image_siz
 trained = train_arms({"six": six, **without}, sized, images=short, evaluations=1)
 
 # %% [markdown]
-# Each dot is one seed, the bar is the mean of the dots, and the thick line is the bootstrap's interval of
-# the mean (chapter 0).
+# Each dot is one seed, the bar is the mean of the dots, and the line is an interval for that mean.
 
 # %%
-from fasttricks.course import bars, clear, gains, interval
+from fasttricks.course import bars, gains
 
 full = trained["six"]
 left = {name: trained[name] for name in without}
@@ -501,50 +500,33 @@ plt.show()
 
 # %% [markdown]
 # A bar to the right of zero means that the other five tricks do not replace this one. A bar at zero means
-# that the trick is not needed *here, for this many images*. A bar to the left means that the sum is
-# better without it. A verdict needs three seeds or more, all on one side of zero, and a mean that is large
-# enough for so few seeds: 1 point divided by the square root of their number, as in all sentences of this
-# course. For three seeds, that is 0.6 points. Accuracy is not everything: a trick may save seconds
-# instead, so the table shows both.
-
-
-# %%
-def verdict(points):
-    low, high = interval(points)
-    if len(points) < 3:
-        return "too few seeds"
-    if abs(np.mean(points)) < clear(len(points)) or low <= 0 <= high:
-        return "cannot tell"
-    return "higher" if low > 0 else "lower"
-
-
-def named(found, word):
-    which = [name.removeprefix("no ") for name in found if verdict(found[name]) == word]
-    return ", ".join(which) or "none"
-
+# that the trick is not needed *here, for this many images*. A bar to the left means that the sum is better
+# without it. As in all chapters, a difference is clear if all pairs of runs agree on its sign and the mean
+# is at least 1/√n points for n pairs. Accuracy is not everything: a trick may save seconds instead, so the
+# table shows both.
 
 # %%
 import pandas as pd
 
-words = {"higher": "needed", "lower": "in the way"}
-took = {name: [run.train_seconds for run in runs] for name, runs in {**left, "six": full}.items()}
+accuracies = {name: [run.val_accuracy for run in runs] for name, runs in trained.items()}
+took = {name: [run.train_seconds for run in runs] for name, runs in trained.items()}
 bill = {
     name: {
-        "points lost without it": f"{interval(points)[0]:+.2f} to {interval(points)[1]:+.2f}",
-        "verdict on accuracy": words.get(verdict(points), verdict(points)),
-        "seconds without it": f"{median(took[name]):.2f}",
-        "seconds with all six": f"{median(took['six']):.2f}",
+        "accuracy of the five": gained(accuracies[name], accuracies["six"]),
+        "speed of the five": faster(took[name], took["six"]),
     }
-    for name, points in lost.items()
+    for name in without
 }
 pd.DataFrame(bill).T
 
 # %%
-paces = {name: faster(took[name], took["six"]) for name in left}
-apart = [f"{name} is {pace}" for name, pace in paces.items() if "about" not in pace]
+missed = [name[3:] for name, row in bill.items() if "lower (" in row["accuracy of the five"]]
+better = [name[3:] for name, row in bill.items() if "higher (" in row["accuracy of the five"]]
+slower_without = [name[3:] for name in without if "about" not in bill[name]["speed of the five"]]
 say(
-    f"Accuracy is clearly lost without **{named(lost, 'higher')}**, and clearly won without "
-    f"{named(lost, 'lower')}. In seconds, compared with all six: {'; '.join(apart) or 'no clear difference'}."
+    f"Accuracy is clearly lost without **{', '.join(missed) or 'none of them'}**, and clearly won without "
+    f"{', '.join(better) or 'none'}. The speed changes clearly without "
+    f"{', '.join(slower_without) or 'none'}."
 )
 
 # %% [markdown]
@@ -782,7 +764,7 @@ say(
     f"weights alone were {times_as_fast('cyclic + transfer')}."
 )
 say(
-    f"When one of six tricks was left out, accuracy was clearly lost without **{named(lost, 'higher')}**. When "
+    f"When one of six tricks was left out, accuracy was clearly lost without **{', '.join(missed) or 'none'}**. When "
     f"one of all seven was left out in the study, time was clearly lost without **{', '.join(needed) or 'none'}**."
 )
 
