@@ -18,23 +18,23 @@
 # %% [markdown]
 # # 0. The baseline, and how we measure
 #
-# Welcome! In this course, we train a small image network, and then make the same training faster with seven
+# Welcome! In this course, we train a small image network and then try to make its training faster with seven
 # tricks, one per chapter:
 #
 # | chapter | trick | in one line |
 # |---|---|---|
-# | 1 | several processes | share each batch, and average the gradients |
+# | 1 | several processes | divide each batch among them, and average the gradients |
 # | 2 | learning-rate scaling | take larger batches, and raise the learning rate with them |
-# | 3 | one-cycle | let the learning rate rise and fall once in a run |
+# | 3 | one-cycle | let the learning rate rise and fall once per run |
 # | 4 | mixup | train on blends of two images |
 # | 5 | label smoothing | ask the network for a little less than certainty |
 # | 6 | transfer learning | start from weights learned on other images |
 # | 7 | mixed precision | compute in 16 bits instead of 32 where that is safe |
 #
 # To see whether a trick helps, we need something to compare it with. So in this chapter, we train the network
-# without any trick. This is the *baseline*. Then we answer two questions for all later chapters: when is a
-# gain more than luck, and what does "faster" mean? Runs that should be equal turn out not to be, so each
-# answer is a rule.
+# without any trick. This is the *baseline*. Then we answer two questions that matter in all later chapters:
+# when is a gain more than luck, and what does "faster" mean? Runs that should give equal results turn out to
+# differ, so we need a rule for each.
 #
 # About 20 minutes to read, and two to run.
 
@@ -62,9 +62,9 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The device determines a *budget*: the network, the image size, and how many images a run sees. Every
-# sentence that depends on a run is written by code with `say`, so it always tells what happened in the run
-# that you see. Here is the first one:
+# Your device determines the *budget*: which network we train, how large the images are, and how many of them
+# a run sees. Whenever a sentence depends on the result of a run, code writes it with `say`. So the text
+# always describes the run that you see. Here is the first such sentence:
 
 # %%
 from fasttricks import BASELINE, choose_budget, load, train
@@ -73,8 +73,8 @@ from fasttricks.course import say
 budget, device = choose_budget(), BASELINE.world.device()
 data = load().to(device, budget.image_size)
 say(
-    f"A full run in this chapter trains **{budget.model}** on images of {budget.image_size}×"
-    f"{budget.image_size} pixels and sees {budget.images:,} of them. That is "
+    f"A full run in this chapter trains **{budget.model}** on {budget.images:,} images of "
+    f"{budget.image_size}×{budget.image_size} pixels. That is "
     f"**{budget.images / len(data.train):.2f} epochs**: one *epoch* is one pass over all "
     f"{len(data.train):,} training images."
 )
@@ -82,7 +82,8 @@ say(
 # %% [markdown]
 # ## The data
 #
-# Fashion-MNIST comes with the repository. It has pictures of ten kinds of clothes. Here is one of each kind.
+# Our data set is Fashion-MNIST, which comes with the repository. It has small grey pictures of ten kinds of
+# clothes. Here is one of each kind.
 
 # %%
 import matplotlib.pyplot as plt
@@ -95,9 +96,9 @@ show([data.train.x[row] for row in first[5:]], data.classes[5:])
 plt.show()
 
 # %% [markdown]
-# Some kinds look alike, such as shirts and pullovers. Guessing would be right once in ten times. The
-# *validation* images judge every run, and the test images are used only once, at the very end of the course.
-# Let us count them. `holds` prints a claim if it is true, and stops the notebook if it is not.
+# Some kinds look alike, such as shirts and pullovers. A blind guess would be right one time in ten. We judge
+# every run by the *validation* images, and use the test images only once, at the very end of the course. Let
+# us count the images. `holds` prints a claim if it is true, and stops the notebook if it is not.
 
 # %% tags=["nbval-check-output"]
 sizes = [len(part) for part in (data.train, data.val, data.test)]
@@ -107,9 +108,10 @@ holds(
 holds(data.train.y.unique().tolist() == list(range(10)), "there are ten kinds of clothes")
 
 # %% [markdown]
-# All training images are one tensor. `data.draws` endlessly yields row numbers, reshuffled in every epoch,
-# together with one random number per image, the `noise`. `data.batch` takes these rows, mirrors an image left
-# to right if its noise is below one half, and scales the pixels.
+# All training images lie in one tensor, one image per row. `data.draws` yields one batch of row numbers after
+# another and reshuffles them in every epoch. With each row number comes a random number, the `noise`.
+# `data.batch` takes these rows, mirrors an image left to right if its noise is below one half, and scales the
+# pixels.
 
 # %%
 import torch
@@ -129,7 +131,7 @@ say(
 #
 # ## The plain recipe
 #
-# A **recipe** contains all that we decide about training. `BASELINE` is the plain recipe, and this table
+# A **recipe** holds everything that we decide about training. `BASELINE` is the plain recipe. This table
 # explains its settings.
 
 # %%
@@ -137,23 +139,24 @@ import pandas as pd
 
 decided = {
     "optimizer": "how a step is computed from the gradients",
-    "lr": "learning rate: how far a step goes; here the same for every step",
+    "lr": "learning rate: how far a step goes (here the same for every step)",
     "batch": "how many images one step looks at",
     "momentum": "how much of the earlier steps a step keeps (AdamW calls it beta1)",
     "weight_decay": "how strongly each step pulls the weights towards zero",
-    "tricks": "what the chapters add; none yet",
+    "tricks": "what the chapters add (none yet)",
 }
 values = {name: str(getattr(BASELINE, name)) for name in decided}
 pd.DataFrame({"value": values, "decides": decided})
 
 # %% [markdown]
-# Any trick can beat a badly tuned baseline. So the optimiser, the learning rate and the batch size were
-# chosen from 24 combinations on two CPU cores. The seven tricks together were given 24 tries as well.
+# Any trick can beat a badly tuned baseline. To be fair, we chose the optimiser, the learning rate and the
+# batch size from 24 combinations, which we tried on two CPU cores. The seven tricks together got 24 tries as
+# well.
 #
 # ## The problem: diminishing returns
 #
-# We train the plain recipe and evaluate it eight times on the way. The first training in a new process is
-# slow because memory is claimed and threads start, so we do a short run first and ignore it.
+# We train the plain recipe and evaluate the network eight times on the way. The first run in a new process is
+# slow, because it must claim memory and start threads. So we do a short run first and ignore it.
 
 # %%
 train(BASELINE, data, images=budget.images // 4, evaluations=1, label="only to warm up")
@@ -163,24 +166,29 @@ plot({"plain": (seen, accuracy)}, "images seen", "validation accuracy", marks=Tr
 plt.show()
 
 # %% [markdown]
-# Accuracies are shares, such as 0.83. We state their differences in *points*: from 0.83 to 0.84 is one point.
+# We write an accuracy as a share, such as 0.83, and a difference in percentage *points*: from 0.83 to 0.84 is
+# one point.
 
 # %%
 sooner, later = 100 * (accuracy[3] - accuracy[1]), 100 * (accuracy[7] - accuracy[3])
 say(
-    f"From a quarter of the images to a half, the accuracy changed by {sooner:+.1f} points. Doubling the "
-    f"images again changed it by {later:+.1f}. "
-    + ("**Time buys less and less.**" if later < sooner else "No bend is seen in this short run.")
+    f"When the images doubled from a quarter of the run to a half, the accuracy changed by {sooner:+.1f} "
+    f"points. When they doubled again, it changed by {later:+.1f} points. "
+    + (
+        "**More time buys less and less.**"
+        if later < sooner
+        else "In this short run, the curve does not flatten yet."
+    )
 )
 
 # %% [markdown]
-# Training curves climb steeply at first, and then they bend. All seven tricks aim to reach the same accuracy
-# sooner.
+# Training curves climb steeply at first and then flatten. All seven tricks aim to reach the same accuracy in
+# less time.
 #
 # ## The training loop
 #
 # Here is the complete training loop. `groups` exempts biases and the scales of norm layers from weight decay.
-# Then the same five lines run again and again. Their comments tell the story of one batch.
+# After that, the same five lines run for every batch. Their comments explain what each line does.
 
 
 # %%
@@ -204,11 +212,11 @@ def plain_loop(net, data, images, seed, recipe=BASELINE):
 
 
 # %% [markdown]
-# [`examples/plain.py`](../examples/plain.py) does the same as one script in ordinary PyTorch.
+# [`examples/plain.py`](../examples/plain.py) does the same in one script of ordinary PyTorch.
 #
-# All chapters use the package's training loop, `fit`. Does it do the same as ours? We give both loops the same
-# network and the same seed for twenty steps, in the smallest budget and on the CPU. Then we look for the
-# largest difference between their weights.
+# All chapters train with the package's loop, `fit`. Does it do the same as ours? We let both loops train the
+# same network with the same seed for twenty steps, on the CPU and with the smallest budget. Then we look for
+# the largest difference between their weights.
 
 # %%
 from fasttricks.loop import fit
@@ -229,8 +237,8 @@ holds(difference < 1e-5, "our loop and the package's leave the same weights")
 # %% [markdown]
 # ## Where the tricks attach
 #
-# Each trick changes this loop, or its start, in one or two places, which we call *slots*. We ask the seven
-# tricks which slots they fill.
+# Each trick changes this loop, or its start, in one or two places. We call these places *slots*. The table
+# shows which trick fills which slot.
 
 # %%
 from fasttricks import SEVEN, Mixup
@@ -243,7 +251,7 @@ decides = {
     "lr_factors": "how far a step goes",
     "momentum": "how much of earlier steps a step keeps",
     "batch_maps": "what the images and target probabilities are",
-    "precision": "in which arithmetic the network computes",
+    "precision": "in which number format the network computes",
 }
 filled = {
     slot: ", ".join(f"{trick.chapter} {name_of(trick)}" for trick in SEVEN if slot in trick.slots)
@@ -254,12 +262,12 @@ pd.DataFrame({"decides": decides, "filled by chapter": filled})
 # %%
 several = [place for place, owners in filled.items() if "," in owners]
 say(
-    f"**{' and '.join(several)}** take more than one trick: factors of the learning rate are multiplied, "
-    f"and maps of a batch run one after the other. Every other slot takes one trick."
+    f"**{' and '.join(several)}** can hold more than one trick: factors of the learning rate are multiplied, "
+    f"and maps of a batch run one after the other. Every other slot holds only one trick."
 )
 
 # %% [markdown]
-# A plus sign adds a trick to a recipe, and a minus sign with its name takes it out.
+# `+` adds a trick to a recipe, and `-` with the trick's name takes it out again.
 
 # %% tags=["nbval-check-output"]
 all_seven, backwards = sum(SEVEN, start=BASELINE), sum(reversed(SEVEN), start=BASELINE)
@@ -269,14 +277,15 @@ holds(all_seven == backwards, "all seven can be added in any order")
 # %% [markdown]
 # ## How much is luck?
 #
-# Suppose that a colleague mirrors every image of a batch a second time by mistake, and now repairs this. With
-# or without the mistake, an image is mirrored with probability one half. So **the repair cannot gain
-# anything**. It only changes which images happen to be mirrored. The colleague does not know that.
+# Suppose that a colleague's code mirrors every image of a batch a second time by mistake, and the colleague
+# now repairs it. With or without the mistake, an image ends up mirrored with probability one half. So **the
+# repair cannot gain anything**. It only changes which images happen to be mirrored. But the colleague does
+# not know that.
 #
 # We write the mistake as a trick that fills the slot `batch_maps`. A recipe together with its runs is called
-# an *arm*, as in a medical trial. We train two arms with eight *seeds* each. The seed determines the first
-# weights, the order of the images, and which ones are mirrored. The arms take turns, because a machine's
-# speed drifts.
+# an *arm*, as in a medical trial. We train two arms with eight *seeds* each. The seed determines the initial
+# weights, the order of the images, and which images are mirrored. The arms take turns, because a machine's
+# speed drifts over time.
 
 # %%
 from dataclasses import dataclass
@@ -297,7 +306,7 @@ recipes = {"before": BASELINE + MirrorAgain(), "after": BASELINE}
 arms = train_arms(recipes, data, seeds=8, evaluations=1)
 
 # %% [markdown]
-# For each seed there is a *pair* of runs. We draw both, and join them by a grey line.
+# Each seed gives a *pair* of runs. In the figure, a grey line joins the two.
 
 # %%
 import numpy as np
@@ -316,15 +325,15 @@ plt.show()
 both, pair_gains = np.concatenate([before, after]), 100 * (after - before)
 widest = 100 * (both.max() - both.min())
 say(
-    f"With seed {pair_gains.argmax()} the repair seems to change the accuracy by **{pair_gains.max():+.1f} "
+    f"With seed {pair_gains.argmax()}, the repair seems to change the accuracy by **{pair_gains.max():+.1f} "
     f"points**, and with seed {pair_gains.argmin()} by **{pair_gains.min():+.1f}**. Among all sixteen runs, "
     f"the best ended **{widest:.1f} points** above the worst. All of this is luck."
 )
 
 # %% [markdown]
-# If you report one seed, or the luckiest of eight, you may discover something that is not there. How large is
-# this luck? We compare each run after the repair with each run before it, and tell pairs with the same seed
-# from pairs with different seeds.
+# If you report only one seed, or the luckiest of eight, you may claim a gain that does not exist. How large
+# is this luck? We compare every run after the repair with every run before it. We look separately at pairs
+# with the same seed and at pairs with different seeds.
 
 # %%
 gaps = 100 * (after[:, None] - before)  # (8, 8); the pairs that share a seed are on the diagonal
@@ -334,27 +343,28 @@ other_seed = np.sqrt(np.mean(gaps[~np.eye(8, dtype=bool)] ** 2))
 # %%
 say(
     f"Two runs with the same seed differ by **{same_seed:.1f} points** (root mean square), and two runs with "
-    f"different seeds by **{other_seed:.1f}**."
+    f"different seeds differ by **{other_seed:.1f}**."
 )
 
 # %% [markdown]
-# Runs with the same seed share their first weights and the order of their images, so this part of the luck
-# can cancel. It costs nothing to try. Every comparison in this course uses the same seeds on both sides.
+# Runs with the same seed share their initial weights and the order of their images, so this part of the luck
+# can cancel. Sharing seeds costs nothing, so every comparison in this course uses the same seeds on both
+# sides.
 #
 # ## The rule for gains
 #
 # When is a gain more than luck? All chapters use this rule:
 #
-# > Runs are compared in pairs that share a seed. We call a difference **clear** if all pairs agree on its
-# > sign and the mean is at least 1/√n points for n pairs (0.6 points for three).
+# > We compare runs in pairs that share a seed. We call a difference **clear** if all pairs agree on its sign
+# > and its mean over n pairs is at least 1/√n points (0.6 points for three pairs).
 #
-# The √n is there because luck partly cancels: the mean of n independent pairs scatters 1/√n times as much as
-# one pair. The 1 is a convention, and so is asking for agreement. We keep both in all chapters, so that
-# nobody chooses them after seeing a result.
+# We divide by √n because luck partly cancels: the mean of n independent pairs scatters only 1/√n times as
+# much as a single pair. The 1 is a convention, and so is the demand that all pairs agree. We keep both in all
+# chapters, so that nobody can choose them after seeing a result.
 #
-# A clear difference is called *higher* or *lower*. Any other is *about the same* if every pair differs by less
-# than two points, and *undecided* otherwise. Neither word proves that two recipes are equal. Here is the rule
-# in code:
+# We call a clear difference *higher* or *lower*. Any other difference is *about the same* if every pair
+# differs by less than two points, and *undecided* if not. Neither of these two verdicts proves that two
+# recipes are equal. Here is the rule in code:
 
 
 # %%
@@ -367,8 +377,8 @@ def verdict(points):  # the gain of each pair
 
 
 # %% [markdown]
-# `gained` is the same rule in the package, and it adds the numbers. We compare the two on a thousand made-up
-# experiments of one to five pairs each.
+# The package's `gained` applies the same rule and adds the numbers to the verdict. We compare it with ours on
+# a thousand made-up experiments of one to five pairs each.
 
 # %% tags=["nbval-check-output"]
 from fasttricks.course import gained
@@ -386,15 +396,16 @@ holds(all(same), "our rule and the package's give the same verdicts")
 judged = gained(after.tolist(), before.tolist())
 wrong = "higher" in judged or "lower" in judged
 say(
-    f"Accuracy after the repair is **{judged}**. We know that the repair gains nothing, so the rule is "
+    f"After the repair, accuracy is **{judged}**. We know that the repair gains nothing, so the rule is "
     f"{'wrong here: this is a false discovery' if wrong else 'not fooled here'}."
 )
 
 # %% [markdown]
-# **How often does the rule err?** We make up thousands of experiments of which we know the truth. The gain of
-# each pair is the true gain plus luck, drawn from a normal distribution that is as wide as we have measured,
-# for the same seeds or for different ones. For a useless trick, we count how often the rule says *higher* or
-# *lower*. For a trick that gains one point, we count how often it says *higher*.
+# **How often does the rule err?** To find out, we make up thousands of experiments in which we know the
+# truth. The gain of each pair is the true gain plus luck. We draw the luck from a normal distribution that is
+# as wide as we measured above, for the same seeds or for different ones. For a useless trick, we count how
+# often the rule says *higher* or *lower*. For a trick that gains one point, we count how often it says
+# *higher*.
 
 
 # %%
@@ -419,25 +430,27 @@ pd.DataFrame(rates).map("{:.0%}".format)
 # %%
 useless, unpaired, real, real_unpaired = rates["3 pairs"].values()
 say(
-    f"**With three pairs, the number in many chapters, the rule calls {useless:.0%} of the useless tricks clear, "
-    f"and {unpaired:.0%} if the seeds differ.** It finds {real:.0%} of the gains of one point, and "
-    f"{real_unpaired:.0%} if the seeds differ. If you try ten useless tricks with three pairs each, at least "
-    f"one looks clear with a probability of {1 - (1 - useless) ** 10:.0%}, even with the same seeds."
+    f"Many chapters use three pairs. **With three pairs, the rule sees a clear difference in {useless:.0%} "
+    f"of the useless tricks, and in {unpaired:.0%} if the seeds differ.** It finds {real:.0%} of the gains "
+    f"of one point, and {real_unpaired:.0%} if the seeds differ. If you try ten useless tricks with three "
+    f"pairs each, the probability that at least one looks clear is {1 - (1 - useless) ** 10:.0%}, even with "
+    f"the same seeds."
 )
 
 # %% [markdown]
-# This luck was measured on eight pairs only, and for a repair that changes little. The pairs of a real trick
-# may have more. So read a clear difference from three seeds as evidence, and not as a proof.
+# We measured this luck on only eight pairs, and for a repair that changes little. With a real trick, the
+# pairs may scatter more. So read a clear difference from three seeds as evidence, not as proof.
 #
 # ## From accuracy to time
 #
-# Is a trick that gains a point better than one that halves the time? We can only compare them if we fix one
-# of the two. We fix the accuracy: a trick is judged by its **time to a target accuracy**.
+# Is a trick that gains a point better than one that halves the time? We can compare the two only if we fix
+# either the accuracy or the time. We fix the accuracy, and judge a trick by its **time to a target
+# accuracy**.
 #
-# A run that stops when it first touches the target has caught a lucky moment. So only the end of a run
-# counts. Our *study*, which took hours and is stored in the repository, trained each arm at several lengths
-# that were fixed beforehand, with several seeds at each. Then it laid a smooth curve through the mean
-# accuracies. We draw it for plain training and for all seven tricks.
+# If a run stops when it first touches the target, it may owe that to a lucky moment. So only the accuracy at
+# the end of a run counts. Our *study* took hours, and its results are stored in the repository. It trained
+# each arm at several lengths that were fixed beforehand, with several seeds at each length. Then it laid a
+# smooth curve through the mean accuracies. We draw this curve for plain training and for all seven tricks.
 
 # %%
 from fasttricks.course import published
@@ -467,8 +480,8 @@ for study in recorded:
 for study in recorded:
     rows = study.of(*shown)
     parts = [
-        f"{name} crosses the grey target line at {row.images.value:,.0f} images, and at "
-        f"{1000 * row.train / row.images.value:.2f} ms per image this takes **{row.train:.1f} s**"
+        f"{name} crosses the grey target line at {row.images.value:,.0f} images, which takes "
+        f"**{row.train:.1f} s** at {1000 * row.train / row.images.value:.2f} ms per image"
         if row.arrives
         else f"{name} does not reach the grey target line within {row.most:,} images"
         for name, row in zip(shown.values(), rows, strict=True)
@@ -478,7 +491,7 @@ for study in recorded:
         f"Recorded on {study.hardware}. A dot is the mean of several seeds at one length. How to read it: "
         f"{', while '.join(parts)}."
         + (
-            f" So all seven tricks together are **{ratio.value:.1f} times as fast** (95 % interval: "
+            f" So training with all seven tricks is **{ratio.value:.1f} times as fast** (95 % interval: "
             f"{ratio.low:.1f} to {ratio.high:.1f})."
             if 0 < ratio.value < float("inf")
             else ""
@@ -488,12 +501,12 @@ if not recorded:
     say("No study is recorded here yet, so there is nothing to draw.")
 
 # %% [markdown]
-# "2 times as fast" means half the time. The 95 % interval comes from doing the calculation again without each
-# seed in turn (the jackknife, Tukey 1958). It should contain the true ratio in 95 of 100 such studies. An
-# interval that contains 1 cannot tell which arm is faster.
+# "2 times as fast" means half the time. To get the 95 % interval, we leave out each seed in turn and repeat
+# the calculation (the jackknife, Tukey 1958). The interval should contain the true ratio in 95 of 100 such
+# studies. If it contains 1, we cannot tell which arm is faster.
 #
-# A target should lie where plain training still climbs. On a flat stretch, a little luck in accuracy moves the
-# crossing by many images.
+# A target should lie where the curve of plain training still climbs. Where the curve is flat, a little luck
+# in accuracy moves the crossing by many images.
 
 # %%
 say(
@@ -502,34 +515,36 @@ say(
 )
 
 # %% [markdown]
-# Most runs in chapters 1 to 7 are short like these. They compare accuracies after the same number of images,
-# which does not count what an image costs. For the verdict about time, these chapters quote the study.
-# Chapter 8 trains up to the target: an arm **reaches the target** if the *mean* of its final accuracies does,
-# and its time is then the *median* of the times of all its runs. Otherwise its time is infinite.
+# Most runs in chapters 1 to 7 are as short as these. There we compare accuracies after the same number of
+# images, which ignores how long an image takes. For the verdict about time, these chapters quote the study.
+# Chapter 8 trains up to the target: an arm **reaches the target** if the *mean* of its final accuracies does.
+# Its time is then the *median* of the times of all its runs. Otherwise, its time is infinite.
 #
-# Time can be read from two clocks. The **train clock** pauses while we evaluate. The **wall clock** never
-# pauses. If training is a program of its own, the wall clock includes its start, with imports and loading
-# data, and we call it the *cold wall*. Here is how the two differed in our first run.
+# We can read time from two clocks. The **train clock** pauses while we evaluate. The **wall clock** never
+# pauses. If training is a program of its own, the wall clock also counts the start of the program, with its
+# imports and the loading of data. We then call it the *cold wall*. Here is how the two clocks differed in our
+# first full run.
 
 # %%
 say(
     f"The run took **{run.train_seconds:.1f} s** on the train clock and **{run.wall_seconds:.1f} s** on the "
-    f"wall clock. Its {len(run.curve)} evaluations took {run.eval_seconds:.1f} s of the difference."
+    f"wall clock. Its {len(run.curve)} evaluations account for {run.eval_seconds:.1f} s of the difference."
 )
 
 # %% [markdown]
-# A trick may win on one clock and lose on the other: starting several processes, for instance, takes time
-# that the train clock does not see.
+# A trick may win on one clock and lose on the other. For instance, it takes time to start several processes,
+# and the train clock does not count that time.
 #
 # ## The rule for speed
 #
-# When a notebook compares the speed of two arms, it uses one rule, built like the rule for gains:
+# When a notebook compares the speed of two arms, it uses a rule that is built like the rule for gains:
 #
-# > The arms take turns, and each turn gives a pair of times. We call one arm **faster** if all pairs agree and
-# > the median of their ratios is at least 5 % away from 1. Otherwise, the arms are *about as fast*.
+# > The arms take turns, and each turn gives a pair of times. We call one arm **faster** if all pairs agree
+# > and the median of their ratios is at least 5 % away from 1. Otherwise, the arms are *about as fast*.
 #
-# The 5 % is a convention, too. `faster` applies this rule. We try it on two arms that do exactly the same
-# work: the plain recipe, twice with each of ten seeds, in runs that are a tenth as long as before.
+# The 5 % is a convention, too. The package's `faster` applies this rule. We try it on two arms that do
+# exactly the same work: both train the plain recipe with the same ten seeds, in runs that are a tenth as long
+# as before.
 
 # %%
 from fasttricks.course import faster
@@ -546,14 +561,15 @@ twenty = times["first"] + times["again"]
 spread = max(twenty) / min(twenty) - 1
 decided_here = faster(times["again"], times["first"])
 say(
-    f"The slowest of the twenty runs took **{spread:.0%} longer** than the quickest, for the same work. Judged "
-    f"by all ten pairs, the arm *again* is **{decided_here}**, "
+    f"For the same work, the slowest of the twenty runs took **{spread:.0%} longer** than the fastest. "
+    f"Judged by all ten pairs, the arm *again* is **{decided_here}**, "
     + ("as it should be." if decided_here.startswith("about") else "which is a false alarm.")
 )
 
 # %% [markdown]
-# How often does this rule err? Again we make up experiments: the ratio of each pair is the true ratio times
-# noise, which is as large as in our ten pairs. We count how often the rule calls the arms different.
+# How often does this rule err? Again, we make up experiments. The ratio of each pair is the true ratio times
+# noise, and the noise is as large as in our ten pairs. We count how often the rule calls one of the arms
+# faster.
 
 # %%
 scatter = np.std(np.log(times["first"]) - np.log(times["again"]), ddof=1)
@@ -574,62 +590,64 @@ pd.DataFrame(apart).map("{:.0%}".format)
 # %%
 alarm, noticed = apart["3 pairs"].values()
 say(
-    f"**With three pairs, the rule calls {alarm:.0%} of equal arms different**, and {noticed:.0%} of the arms that "
-    f"are 1.1 times as fast."
+    f"**With three pairs, the rule raises a false alarm for {alarm:.0%} of the equally fast arms.** It "
+    f"notices {noticed:.0%} of the arms that are 1.1 times as fast."
 )
 
 # %% [markdown]
 # On a noisier machine, the rule errs more often. The study has more seeds, so it uses its interval instead.
-# Some tables and figures of later chapters show an interval, too, found by drawing the seeds again and again
-# (the bootstrap, Efron 1979). With three seeds, it is little more than their range.
+# Some tables and figures in later chapters show an interval, too. It comes from drawing seeds at random,
+# again and again (the bootstrap, Efron 1979). With three seeds, this interval is little more than their
+# range.
 #
 # ## What we have found
 #
-# The training loop is short, and each trick fills one or two of its slots. Runs that should be equal differ, so
-# we need rules, and the rules err at times:
+# The training loop is short, and each trick fills one or two of its slots. Runs that should give equal
+# results differ, so we need rules. But the rules err at times:
 
 # %%
 say(
-    f"- **Luck:** sixteen runs that should be equal differed by up to {widest:.1f} points, and by up to "
-    f"{np.abs(pair_gains).max():.1f} points if they shared a seed.\n"
-    f"- **The rule for gains**, with three pairs: it calls {useless:.0%} of useless tricks clear ({unpaired:.0%} "
-    f"if the seeds differ), and it finds {real:.0%} of the gains of one point ({real_unpaired:.0%}).\n"
-    f"- **The rule for speed**, with three pairs: it calls {alarm:.0%} of equal arms different, and {noticed:.0%} "
-    f"of those that are 1.1 times as fast."
+    f"- **Luck:** sixteen runs that should be equally good differed by up to {widest:.1f} points, and by up "
+    f"to {np.abs(pair_gains).max():.1f} points if they shared a seed.\n"
+    f"- **The rule for gains:** with three pairs, it sees a clear difference in {useless:.0%} of the useless "
+    f"tricks ({unpaired:.0%} if the seeds differ). It finds {real:.0%} of the gains of one point "
+    f"({real_unpaired:.0%} if the seeds differ).\n"
+    f"- **The rule for speed:** with three pairs, it raises a false alarm for {alarm:.0%} of the equally "
+    f"fast arms. It notices {noticed:.0%} of those that are 1.1 times as fast."
 )
 
 # %% [markdown]
 # For your own experiments:
 #
-# - **Change nothing first.** Train the same recipe a few times to know your luck.
+# - **First, change nothing.** Train the same recipe a few times to see how large luck is.
 # - Use the same seeds on both sides, and let the arms take turns.
-# - Choose your rule, your target accuracy and the lengths before you train. Count all runs.
-# - Say so when a difference is not clear. It may need more seeds.
-# - Warm up before you measure time, and look at both clocks.
+# - Choose your rule, your target accuracy and the lengths of your runs before you train. Then count all runs.
+# - If a difference is not clear, say so. It may need more seeds.
+# - Do a short run to warm up before you measure time, and look at both clocks.
 #
 # ## Questions
 #
 # **1. The chapters compare accuracies after the same number of images. Why is that only a first look?**
 #
-# <details><summary>Answer</summary>Because you pay in seconds. A trick may change what an image costs, and
-# a point of accuracy is worth few seconds where the curve is steep and many where it is flat. The time to
-# the target accuracy counts both.</details>
+# <details><summary>Answer</summary>Because you pay in seconds, not in images. A trick may change how long an
+# image takes. And a point of accuracy is worth few seconds where the curve is steep, but many where it is
+# flat. The time to the target accuracy counts both.</details>
 #
 # **2. Why do both sides use the same seeds?**
 #
-# <details><summary>Answer</summary>The two runs of a pair then share their first weights and the order of
+# <details><summary>Answer</summary>The two runs of a pair then share their initial weights and the order of
 # their images, so this part of the luck can cancel in the difference.</details>
 #
 # **3. Why do we not leave out a run that missed the target?**
 #
-# <details><summary>Answer</summary>The mean of the others would be too high: a recipe that fails every
-# other time would look like one that never fails.</details>
+# <details><summary>Answer</summary>The mean of the other runs would be too high: a recipe that fails half of
+# the time would look like one that never fails.</details>
 #
 # **4. Which clock would you look at for a job that runs all night? And for a job that takes ten seconds?**
 #
-# <details><summary>Answer</summary>All night: the train clock, because the start hardly counts; but look at
-# the wall clock, too, if you evaluate often. Ten seconds: the cold wall, because imports and the start may
-# take as long as the training.</details>
+# <details><summary>Answer</summary>All night: the train clock, because the start hardly counts. But if you
+# evaluate often, look at the wall clock, too. Ten seconds: the cold wall, because the start and the imports
+# may take as long as the training.</details>
 #
 # **5. Two tricks both change the learning rate. Why can they be added in any order?**
 #
@@ -640,9 +658,9 @@ say(
 #
 # Replace `raise NotImplementedError` with your code and run the cell.
 #
-# **Exercise 1.** How long does an arm take to the target accuracy? You are given the final accuracies of its
-# runs, their seconds, and the target accuracy. Return the median of the seconds if the mean accuracy reaches
-# the target, and infinity if it does not.
+# **Exercise 1.** How long does an arm take to reach the target accuracy? You are given the final accuracies
+# of its runs, their times in seconds, and the target accuracy. Return the median of the times if the mean
+# accuracy reaches the target, and infinity if it does not.
 
 
 # %%
@@ -667,9 +685,9 @@ check("baseline", 1, arm_seconds)
 #
 # </details>
 #
-# **Exercise 2.** Chapter 8's table says how many times as fast one arm is as another if both reach the target.
-# Return this number: the median time of the slow arm's runs divided by that of the fast arm's. An arm may
-# have an even number of runs.
+# **Exercise 2.** Chapter 8's table says how many times as fast one arm is as another if both reach the
+# target. Return this number: the median time of the slow arm's runs, divided by the median time of the fast
+# arm's runs. An arm may have an even number of runs.
 
 
 # %%

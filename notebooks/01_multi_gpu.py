@@ -19,16 +19,16 @@
 # # 1. Multi-GPU training
 #
 # If you have two GPUs, each can take half of every batch. They average their gradients, and then both make
-# the same step. One GPU with the whole batch would make that step too, unless the network has *batch norm*, a
-# layer that looks at all images of a batch at once.
+# the same step. One GPU with the whole batch would make the same step, too, unless the network has *batch
+# norm*, a layer that looks at all images of a batch at once.
 #
-# We prove this with a few numbers and a real network, and find out from which batch on a second device saves
-# time.
+# We check this with a few numbers and with a real network. Then we find out how large a batch must be before
+# a second device saves time.
 #
-# **We have not measured it on several GPUs.** The numbers stored here come from two CPU cores, each of which
-# plays the part of a GPU: below, a *device* is one GPU or, without GPUs, an equal part of the cores. If you
-# have several GPUs (Kaggle's free "GPU T4 x2" has two), run the notebook, and its sentences will describe
-# yours. With one GPU, as in Colab, two processes share it, so do not expect a gain.
+# **We have not measured this on several GPUs.** The numbers stored here come from two CPU cores, and each
+# core plays the part of a GPU. Below, a *device* is one GPU or, on a machine without GPUs, an equal part of
+# the cores. If you have several GPUs (Kaggle's free "GPU T4 x2" has two), run the notebook, and its sentences
+# will describe your GPUs. If you have one GPU, as in Colab, two processes share it, so do not expect a gain.
 #
 # About 25 minutes to read, and two to run.
 
@@ -75,8 +75,8 @@ timeline(
 plt.show()
 
 # %% [markdown]
-# Ideally, each of the two computes for half of the time. But they must also average their gradients, and each
-# must update all weights.
+# Ideally, each of the two devices computes its gradient in half the time. But then they must average their
+# gradients, and each must still update all weights.
 #
 # We load the data and the network, choose how much to compute on this machine (its *budget*), and count the
 # devices:
@@ -104,12 +104,12 @@ if gpus > 1:
 elif not enough:
     what = (
         f"This machine has one {'GPU' if gpus else 'core'}. Below, {devices} processes share it, so do not "
-        f"expect a gain. We call them {devices} devices all the same."
+        f"expect a gain. We still call them {devices} devices."
     )
 else:
     what = (
-        f"This machine has no GPU. We divide its {cores} cores into {devices} equal parts. Each part, "
-        f"{'one core' if part == 1 else f'{part} cores'}, is a device."
+        f"This machine has no GPU. We divide its {cores} cores into {devices} equal parts. Each part "
+        f"({'one core' if part == 1 else f'{part} cores'}) is a device."
     )
 say(
     f"The data are Fashion-MNIST: {len(data.train):,} training images of {len(data.classes)} kinds of "
@@ -117,15 +117,15 @@ say(
 )
 
 # %% [markdown]
-# Runs are compared in pairs that share a seed. We call a difference in accuracy clear if all pairs agree on
-# its sign and the mean is at least 1/√n points for n pairs (0.6 points for three). A difference in time is
-# clear if all pairs agree and the median is at least 5 %.
+# We compare runs in pairs that share a seed. We call a difference in accuracy clear if all pairs agree on its
+# sign and its mean over n pairs is at least 1/√n percentage points (0.6 points for three pairs). A difference
+# in time is clear if all pairs agree and the median difference is at least 5 %.
 #
 # ## The problem: one device has a top speed
 #
-# `measure` starts a process for each device and times short series of training steps. In one kind of series, a
-# device works `alone` while the others wait. In the other, all work `together`, each with its own images, and
-# average their gradients in every step.
+# `measure` starts one process per device and times short series of training steps. In some series, one device
+# works `alone` while the others wait. In the other series, all devices work `together`: each has its own
+# images, and they average their gradients in every step.
 
 # %%
 from fasttricks.study.limits import measure
@@ -135,7 +135,7 @@ speeds = measure(devices, batches, [4, size])  # batches: images on each device
 alone, together = speeds.alone, speeds.together  # seconds of a step
 
 # %% [markdown]
-# The figure compares one device that has the whole batch with several that divide it.
+# The figure compares one device that has the whole batch with several devices that divide it.
 
 # %%
 from fasttricks.course import plot
@@ -156,43 +156,45 @@ gains = {b: alone[b] / together[b // devices] for b in batches[1:]}  # times as 
 small, large = batches[1], batches[-1]
 paying = [b for b in gains if min(gains[c] for c in gains if c >= b) >= 1.05]
 say(
-    f"One device processes {rates[0]:,.0f} images per second with {batches[0]} images in a batch. The "
-    f"highest speed that it reaches here, with {batches[rates.index(max(rates))]} images, is {max(rates):,.0f}."
+    f"With {batches[0]} images in a batch, one device processes {rates[0]:,.0f} images per second. Its "
+    f"highest speed here is {max(rates):,.0f} images per second, with "
+    f"{batches[rates.index(max(rates))]} images in a batch."
 )
 say(
-    f"If {devices} devices share a batch of {small} images, they are {gains[small]:.2f} times as fast as one. "
-    f"If they share {large} images, they are {gains[large]:.2f} times as fast, where {devices} would be "
-    f"perfect. **Here, sharing a batch "
+    f"If {devices} devices share a batch of {small} images, they are {gains[small]:.2f} times as fast as "
+    f"one. If they share {large} images, they are {gains[large]:.2f} times as fast. (Perfect would be "
+    f"{devices} times.) **Here, sharing a batch "
     + (f"pays from {paying[0]} images on.**" if paying else "does not pay at any of these sizes.**")
 )
 
 # %% [markdown]
-# Small batches are slow because a part of each step does not depend on the images, such as starting each
-# layer and updating the weights. A device with half of the images still needs all of that time, and the
-# averaging comes on top. So a second device saves only time that the images themselves take.
+# Small batches are slow because some work in each step does not depend on the number of images, such as
+# starting each layer and updating the weights. A device with half of the images must still do all of this
+# work, and the averaging comes on top. So a second device can only shorten the time that the images
+# themselves take.
 #
-# This is why one usually lets the batch grow with the number of devices. Goyal et al. 2017 ([arXiv
-# 1706.02677](https://arxiv.org/abs/1706.02677)) trained ResNet-50 on ImageNet in one hour on 256 GPUs, each
-# of which *kept* 32 images. Compare the two ways for one batch size:
+# This is why people usually let the batch grow with the number of devices. Goyal et al. 2017 ([arXiv
+# 1706.02677](https://arxiv.org/abs/1706.02677)) trained ResNet-50 on ImageNet in one hour on 256 GPUs, and
+# each GPU *kept* 32 images. Let us compare the two ways for one batch size:
 
 # %%
 middle = batches[len(batches) // 2]
 kept = devices * alone[middle] / together[middle]
 say(
-    f"One device processes {middle / alone[middle]:,.0f} images per second with {middle} images in a batch. "
+    f"With {middle} images in a batch, one device processes {middle / alone[middle]:,.0f} images per second. "
     f"If {devices} devices *share* {middle} images, they are {gains[middle]:.2f} times as fast. If each of "
-    f"them *keeps* {middle} images, they are {kept:.2f} times as fast."
+    f"them *keeps* {middle} images, together they are {kept:.2f} times as fast."
 )
 
 # %% [markdown]
-# With a larger batch, an epoch has fewer steps. Chapter 2 asks how well the network learns then. In this
-# chapter, the batch stays the same.
+# With a larger batch, one pass over all training images (an *epoch*) has fewer steps. Chapter 2 asks how well
+# the network then learns. In this chapter, the batch stays the same.
 #
 # ## By hand: half and half is whole
 #
-# What must two devices tell each other? Take the smallest possible network, a single weight, and four
-# images of one number each. The loss is the mean of the squares of `weight * x - y`. Here is its slope with
-# respect to the weight, on the whole batch and on each half:
+# What must two devices tell each other? Take the smallest possible network, which has a single weight, and
+# four images of one number each. The loss is the mean of the squares of `weight * x - y`. Here is its slope
+# with respect to the weight, on the whole batch and on each half:
 
 # %%
 x, y, weight = torch.tensor([1.0, 2, 3, 4]), torch.tensor([2.0, 3, 5, 9]), 1.0
@@ -205,8 +207,8 @@ def slope(x, y):
 slope(x, y), slope(x[:2], y[:2]), slope(x[2:], y[2:])
 
 # %% [markdown]
-# The halves disagree. But the mean of four numbers is also the mean of the means of two halves. If one device
-# has three images and the other has one, their slopes must be weighted by the number of images:
+# The halves disagree. But the mean of four numbers is also the mean of the two halves' means. If one device
+# has three images and the other has one, we must weight each slope by its number of images:
 
 # %% tags=["nbval-check-output"]
 from fasttricks.course import holds
@@ -217,14 +219,14 @@ holds(halves == slope(x, y), "two half-batches average to the whole batch's grad
 holds(abs(weighted - slope(x, y)) < 1e-6, "so do unequal parts, weighted by their images")
 
 # %% [markdown]
-# So each device needs only its own images and the average gradient. If all begin with equal weights, they
-# then take the same step, and their weights stay equal. The learning rate stays the same too, because the
+# So each device needs only its own images and the average gradient. If all devices begin with equal weights,
+# they take the same step, and their weights stay equal. The learning rate does not change either, because the
 # gradients are averaged, not added.
 #
 # ### In a real network
 #
-# Now we take our network and a batch of 256 validation images. Each half of it is a *shard*. We compute in
-# double precision so that rounding cannot hide anything.
+# Now we take our network and a batch of 256 validation images. We call each half of the batch a *shard*. We
+# compute in double precision so that rounding cannot hide anything.
 
 # %%
 ready = data.to(torch.device("cuda" if gpus else "cpu"), budget.image_size)
@@ -239,8 +241,9 @@ def gradient(rows):
 
 
 # %% [markdown]
-# `gaps` measures how far two vectors are from the gradient of that batch, as a fraction of its length: the
-# average over the two shards and, for comparison, the gradient of 256 other images.
+# `gaps` compares the gradient of that batch with two other vectors: the average of the two shards' gradients
+# and, for comparison, the gradient of 256 other images. The *gap* is the distance between the two vectors,
+# as a fraction of the length of the batch's gradient.
 
 
 # %%
@@ -251,9 +254,9 @@ def gaps():
 
 
 # %% [markdown]
-# Now **batch norm** matters. In training, this layer subtracts the mean of *its own* batch and divides by its
-# standard deviation, so the images of a batch affect each other. In evaluation, it uses stored statistics
-# instead. We compute the gaps both ways.
+# Here, **batch norm** matters. In training, this layer subtracts the mean of *its own* batch and divides by
+# the batch's standard deviation, so the images of a batch affect each other. In evaluation, it uses stored
+# statistics instead. We compute the gaps both ways.
 
 # %%
 net.eval()
@@ -263,9 +266,8 @@ own, scale = gaps()
 
 # %%
 say(
-    f"With stored statistics, the gap is **{stored:.0e}**, which is rounding. With the statistics of each "
-    f"shard, it is **{own:.2f}**. For comparison, the gradients of two different batches are {scale:.2f} "
-    f"apart."
+    f"With stored statistics, the gap is **{stored:.0e}**, which is mere rounding. With the statistics of "
+    f"each shard, it is **{own:.2f}**. For comparison, the gap between two different batches is {scale:.2f}."
 )
 
 # %% tags=["nbval-check-output"]
@@ -274,12 +276,13 @@ holds(stored < 1e-9, "without batch statistics, the shards average to the whole 
 # %% [markdown]
 # The second gap is no bug. The average is the exact gradient of a network whose batch norm looks at fewer
 # images at a time (*ghost batch norm*, Hoffer et al. 2017, [arXiv
-# 1705.08741](https://arxiv.org/abs/1705.08741)). Whether that hurts accuracy, we try below.
+# 1705.08741](https://arxiv.org/abs/1705.08741)). Below, we test whether that hurts accuracy.
 #
 # ## Write it
 #
-# The trick has two parts. First, which process takes which images? Every process draws the same batch from
-# the same seed, and process r keeps every N-th image, starting with number r. For three processes:
+# The trick has two parts. The first part divides the images. Every process draws the same batch from the same
+# seed. If there are N processes, process r keeps every N-th image, starting with image r. Here, three
+# processes divide ten images:
 
 
 # %%
@@ -290,11 +293,12 @@ def shard(values, rank, processes):
 [shard(torch.arange(10), rank, 3).tolist() for rank in range(3)]
 
 # %% [markdown]
-# Each image is in exactly one shard. Second, each of N devices holds one long vector, and all need the
-# average. In a **ring all-reduce**, each device sends only to the next one in a circle. Every vector is cut
-# into N chunks, and a device sends *one* chunk per round: device r begins with chunk r and then passes on the
-# chunk that it has just received. In the first N - 1 rounds, the receiver *adds* its own numbers. In the other
-# N - 1, it *replaces* them with the finished sums. Dividing these by N gives the average.
+# Each image is in exactly one shard. The second part averages the gradients. Each of N devices holds its
+# gradient as one long vector, and all devices need the average. In a **ring all-reduce**, the devices form a
+# circle, and each sends only to the next. Every vector is cut into N chunks, and a device sends *one* chunk
+# per round: device r begins with chunk r and then passes on the chunk that it has just received. In the first
+# N - 1 rounds, the receiver *adds* its own numbers to the chunk. In the other N - 1 rounds, it *replaces* its
+# own numbers with the finished sums. Dividing these sums by N gives the average.
 
 
 # %%
@@ -312,8 +316,9 @@ def ring(held):  # held[rank, chunk]; yields what all devices hold after each ro
 
 
 # %% [markdown]
-# Here are four devices, each with its chunks *a* to *d*. Every number is 1 at the start, so it later counts the
-# devices that have contributed. An arrow names the chunk that travels next. A thick frame marks a finished sum.
+# Here are four devices, each with its chunks *a* to *d*. At the start, every number is 1, so a number later
+# tells how many devices have contributed to it. An arrow names the chunk that travels next. A thick frame
+# marks a finished sum.
 
 # %%
 from fasttricks.course import circle
@@ -324,16 +329,18 @@ plt.show()
 
 # %% [markdown]
 # Follow chunk *a*. Device 0 sends its 1, so device 1 has 2 after round 1. Device 2 has 3 after round 2, and
-# device 3 has 4 after round 3: a finished sum. Three more rounds carry the finished sums around the ring.
+# device 3 has 4 after round 3, which is a finished sum. Three more rounds carry the finished sums around the
+# ring.
 #
 # Now count the bytes. In each of the 2 (N - 1) rounds, a device sends one chunk, 1/N of the gradient.
-# In total, that is 2 (N - 1) / N times the gradient: less than twice, *however many devices there are*.
+# In total, it sends 2 (N - 1) / N times the gradient. This is less than twice the gradient, *however many
+# devices there are*.
 
 # %%
 travels = {n: 2 * (n - 1) / n * size / 1e6 for n in (2, 256)}
 say(
-    f"The gradient of our network is {size / 1e6:.2f} MB. In each step, each of 2 devices sends "
-    f"{travels[2]:.2f} MB, and **each of 256 devices {travels[256]:.2f} MB**."
+    f"The gradient of our network has {size / 1e6:.2f} MB. In each step, each of 2 devices sends "
+    f"{travels[2]:.2f} MB, and **each of 256 devices sends {travels[256]:.2f} MB**."
 )
 say(
     f"But each round also has a fixed delay. On this machine, averaging the whole gradient takes "
@@ -342,15 +349,15 @@ say(
 )
 
 # %% [markdown]
-# In PyTorch, `DistributedDataParallel`, **DDP** for short, does all this. It leaves the all-reduce to a
-# library: on CPUs gloo, and on GPUs NCCL. DDP can also hide part of the cost: it sends the last layer's
-# gradients while it computes those of earlier layers. (On the CPU of one machine, our package does not,
-# because no core is free to send them.)
+# In PyTorch, `DistributedDataParallel`, **DDP** for short, averages the gradients. It leaves the all-reduce
+# to a library: gloo on CPUs, and NCCL on GPUs. DDP can also hide part of the cost: it sends the last layer's
+# gradients while it computes those of earlier layers. (Our package does not do this on the CPU of one
+# machine, because no core is free to send them.)
 #
 # ## Check it
 #
-# Our shards match the package's, no image is lost or counted twice, and a ring of five devices ends with the
-# right sums.
+# We check that our shards match the package's, that no image is lost or counted twice, and that a ring of
+# five devices ends with the right sums.
 
 # %% tags=["nbval-check-output"]
 rows = torch.arange(101)
@@ -365,7 +372,7 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # %% [markdown]
 # ## In your own loop
 #
-# These lines make an ordinary PyTorch script distributed:
+# These lines turn an ordinary PyTorch script into a distributed one:
 #
 # ```python
 # device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if gpu else torch.device("cpu")
@@ -385,7 +392,7 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 #     torch.save(net.state_dict(), "net.pt")
 # ```
 #
-# **torchrun** starts the processes and tells each its number, the *rank*:
+# **torchrun** starts the processes and tells each process its number, the *rank*:
 #
 # ```
 # torchrun --standalone --nproc-per-node 2 train.py
@@ -396,14 +403,14 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # 1. **The batch size is per process.** `DataLoader(data, 128)` in four processes makes a batch of 512.
 # 2. **`net(x)` instead of `wrapped(x)`.** The gradients are never averaged, and the copies drift apart
 #    without an error.
-# 3. **`sampler.set_epoch` is missing.** Every epoch then has the same order.
+# 3. **`sampler.set_epoch` is missing.** Then every epoch has the same order.
 # 4. **One process skips a step or stops early.** The others wait for it until a timeout.
 #
-# If the model does not fit into one GPU, use **FSDP** (`torch.distributed.fsdp.fully_shard`), which also
-# divides the weights and the optimizer's state.
+# If the model does not fit on one GPU, use **FSDP** (`torch.distributed.fsdp.fully_shard`), which also
+# divides the weights and the optimiser's state among the GPUs.
 #
-# [`examples/distributed.py`](../examples/distributed.py) is a complete script. It differs from
-# [`examples/plain.py`](../examples/plain.py) like this:
+# [`examples/distributed.py`](../examples/distributed.py) is a complete script. Here is how it differs from
+# [`examples/plain.py`](../examples/plain.py):
 #
 # <details><summary>The difference, line by line: remove the - lines and add the + lines</summary>
 #
@@ -462,13 +469,14 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 #
 # </details>
 #
-# It has no sampler: every process draws the order and the flips of the whole batch from the same seed. DDP
-# gives all shards equal weight, so the factor `len(rows) * processes / BATCH` corrects for unequal ones.
+# This script needs no sampler, because every process draws the order and the flips of the whole batch from
+# the same seed. DDP gives all shards the same weight, so the factor `len(rows) * processes / BATCH` corrects
+# for shards of unequal size.
 #
 # ## Use it
 #
-# Now we train, with one device and with all of them. On a CPU, we also train in one process that uses all
-# cores, because PyTorch can divide its work among them without any trick.
+# Now we train with one device and with all of them. On a CPU, we also train with a single process that uses
+# all cores, because PyTorch can divide its work among them without any trick.
 
 # %%
 from dataclasses import replace
@@ -482,8 +490,8 @@ if enough and gpus == 0:
 
 # %% [markdown]
 # `BASELINE` is the course's plain training (chapter 0), and `+` adds a trick to it. All runs have the same
-# batch, which gives each of several devices 128 images, and the same number of steps. Each starts new
-# processes, and `OMP_NUM_THREADS` tells them how many cores to use.
+# number of steps and the same whole batch. If several devices share the batch, each of them gets 128 images.
+# Each run starts new processes, and `OMP_NUM_THREADS` tells them how many cores to use.
 
 # %%
 import os
@@ -508,8 +516,8 @@ with one_line() as tell:
 accuracy_table(runs)
 
 # %% [markdown]
-# The gains in the table are over one device, in percentage points. Here is the accuracy of seed 0. The marks
-# are at the same numbers of images, so a line further to the left belongs to a faster run.
+# The table shows gains over one device, in percentage points. The figure shows the accuracy of seed 0. The
+# marks on all lines are at the same numbers of images, so the line of a faster run lies further to the left.
 
 # %%
 curves = {}
@@ -524,7 +532,7 @@ ended = [f"{ran[0].train_seconds:.1f} s ({label})" for label, ran in runs.items(
 say(f"With seed 0, training took {', '.join(ended)}.")
 
 # %% [markdown]
-# For a verdict, we compare all pairs. The speed-up is the median of the pairs.
+# For a verdict, we compare all pairs. The speed-up is the median over the pairs.
 
 # %%
 from fasttricks.course import faster, gained, median
@@ -539,8 +547,8 @@ quick = median(q / p for p, q in zip(clocks[several], clocks[single], strict=Tru
 effect = "saves time" if quick > 1 else "costs time"
 effect = "makes no clear difference to the time" if "about" in speed else effect
 say(
-    f"{devices} devices that shared batches of {plain.batch} images trained {speed} as one device that had "
-    f"the whole batch. So **sharing {effect}**."
+    f"{devices} devices that shared batches of {plain.batch} images trained {speed} as one device with "
+    f"whole batches. So **sharing {effect}**."
 )
 learned = gained(scores[several], scores[single], guess)
 lessons = {
@@ -550,24 +558,24 @@ lessons = {
 }
 unclear = "So these short runs **do not show** whether the gap in the gradient matters."
 say(
-    f"Compared with one device, the accuracy of {devices} devices after "
+    f"Compared with one device, the accuracy with {devices} devices after "
     f"{runs[single][0].images_seen / len(data.train):.2f} epochs is {learned}. "
     + next((text for word, text in lessons.items() if word in learned), unclear)
 )
 
 # %% [markdown]
-# But one device had only a part of the cores. We now compare the processes with a single one that may use the
-# same hardware.
+# On a CPU, one device had only a part of the cores. So we also need to compare the processes with a single
+# process that may use the same hardware as all of them together.
 
 # %%
 rival = whole if whole in runs else single
 shared = faster(clocks[several], clocks[rival])
 times = median(q / p for p, q in zip(clocks[several], clocks[rival], strict=True))
-worth = "the trick pays even so" if times > 1 else "the trick costs time"
-worth = "the trick gains nothing" if "about" in shared else worth
+worth = "the trick still pays" if times > 1 else "the trick costs time"
+worth = "the trick makes no clear difference" if "about" in shared else worth
 alike, owner = ("on this CPU", "all cores") if rival == whole else ("on this device", "the device")
 say(
-    "Each process had a GPU of its own, so there is no such rival."
+    "Here, each process had a GPU of its own, so there is no such single process."
     if gpus > 1
     else f"Compared with one process that has {owner} to itself, {devices} processes trained {shared}. "
     f"**So {alike}, {worth}.**"
@@ -584,9 +592,9 @@ holds({one.processes for one in runs[several]} == {devices}, "and a process for 
 # %% [markdown]
 # ## Break it: too few images for batch norm
 #
-# How small can a shard get? We can try this without a cluster. One process takes the shards one after
+# How small may a shard be? We can test this without a cluster. One process takes the shards one after
 # another, adds up their gradients, and then makes one step. This is **gradient accumulation**. It saves no
-# time, but the step is the one that many devices would make. `accumulate=64` cuts a batch of 128 images into
+# time, but the step is the same that many devices would make. `accumulate=64` cuts a batch of 128 images into
 # 64 shards of 2.
 
 # %%
@@ -600,9 +608,9 @@ cut = {
 tiny = train_arms(cut, data, images=min(budget.images // 8, 3_200), evaluations=1)
 
 # %% [markdown]
-# The statistics that batch norm stores move by a tenth in every forward pass. A step with 64 shards has 64
-# of them, and a step with one shard has one. To be fair, we recompute the statistics of all networks from the
-# same 2,000 training images.
+# In every forward pass, batch norm moves its stored statistics a tenth of the way to those of the current
+# shard. A step with 64 shards has 64 forward passes, and a step with one shard has one. To be fair, we
+# recompute the statistics of all networks from the same 2,000 training images.
 
 # %%
 from torch.optim.swa_utils import update_bn
@@ -616,7 +624,7 @@ def fair_accuracy(run):
 
 
 # %% [markdown]
-# Here is that accuracy for each seed and each shard size:
+# Here is the accuracy with these statistics, for each seed and each shard size:
 
 # %%
 fair = {
@@ -643,7 +651,7 @@ say(
 )
 say(
     "So in the first steps of training, **2 images in a shard are too few for batch norm"
-    + (", and 16 cost accuracy too.**" if "lower" in more else ".**")
+    + (", and even 16 cost accuracy.**" if "lower" in more else ".**")
     if "lower" in few
     else "So these steps do not show how many images in a shard are too few."
 )
@@ -653,16 +661,16 @@ say(
 # 1803.08494](https://arxiv.org/abs/1803.08494)): ResNet-50 on ImageNet had an error of 23.6 % with 32 images
 # per GPU, 23.7 % with 16, 24.8 % with 8, and 34.7 % with 2.
 #
-# There are two cures. `torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)`, called before DDP wraps the
-# network, computes the statistics over all devices, but it needs GPUs and more messages. Or use a norm that
-# looks at one image at a time, such as group norm.
+# There are two cures. You can call `torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)` before DDP wraps the
+# network. Batch norm then computes its statistics over all devices, but this needs GPUs and more messages. Or
+# you can use a norm that looks at one image at a time, such as group norm.
 #
 # ## What we have found
 #
-# Here is what our recorded study says about the trick, and its *card*, a summary. On a CPU, the study's plain
-# training uses all cores, so the trick adds no device there. (A *95 % interval* would contain the true ratio
-# in about 95 of 100 such studies. The *slot* is the place in the training loop where a trick acts. *Meets*
-# names what it interacts with.)
+# Here is what our recorded study found about the trick, followed by the trick's *card*, a short summary. On a
+# CPU, the study's plain training already uses all cores, so the trick adds no device there. (A *95 %
+# interval* should contain the true ratio in about 95 of 100 such studies. On the card, the *slot* is the
+# place in the training loop where a trick acts, and *meets* names what the trick interacts with.)
 
 # %%
 from IPython.display import Markdown
@@ -678,7 +686,11 @@ Markdown(distributed.__doc__)
 # %%
 seen_here = "yes" if gains[large] >= 1.05 else "not seen here"
 failed = (
-    "yes" if gains[small] <= 0.95 else "not here" if gains[small] >= 1.05 else "it gained nothing"
+    "yes"
+    if gains[small] <= 0.95
+    else "not here"
+    if gains[small] >= 1.05
+    else "it made no clear difference"
 )
 say(
     f"- **The same gradient:** yes, to within {stored:.0e}, without batch statistics. With them, the gap was "
@@ -690,14 +702,15 @@ say(
     f"devices were {gains[small]:.2f} times as fast as one, and with {large}, {gains[large]:.2f} times."
 )
 say(
-    f"- **It fails when the shard is small:** {failed}, with {small // devices} images on each device. With 2 "
-    f"in a shard, the accuracy was {few}. We tried no smaller network."
+    f"- **It fails when the shard is small:** {failed}, with {small // devices} images on each device. "
+    f"Compared with undivided batches, the accuracy with 2 images in a shard was {few}. We did not try a "
+    f"smaller network."
 )
 say(
     "- **It fails when the processes share one device:** not tried, because each had a GPU of its own."
     if gpus > 1
     else f"- **It fails when the processes share one device:** {alike}, {worth}. {devices} processes trained "
-    f"{shared}, compared with one that has {owner}."
+    f"{shared}, compared with one process that has {owner} to itself."
 )
 
 # %% [markdown]
@@ -706,32 +719,33 @@ say(
 # 1. **Fill one device first.** Raise its batch until the images per second no longer rise.
 # 2. **Then add devices, and let each keep that batch.** The whole batch grows, so see chapter 2 for the
 #    learning rate.
-# 3. **If the whole batch must stay the same, time one device with it and with 1/N of it.** The ratio of the
-#    two times is about the most that N devices can gain.
-# 4. **With batch norm, do not let shards get small.** Wu and He's errors hardly rise down to 16 images. If you
-#    must go lower, try it on one device first, with gradient accumulation.
+# 3. **If the whole batch must stay the same, time one device with the whole batch and with 1/N of it.** The
+#    ratio of the two times is about the most that N devices can gain.
+# 4. **With batch norm, do not let shards get small.** In Wu and He's experiments, the error hardly rose down
+#    to 16 images per GPU. If you need smaller shards, first try them on one device, with gradient
+#    accumulation.
 #
 # ## Questions
 #
 # **1. Must I change the learning rate when I go from one GPU to four?**
 #
 # <details><summary>Answer</summary>Not if the whole batch stays the same. If each GPU keeps its batch, the
-# whole batch grows: see chapter 2.</details>
+# whole batch grows, and chapter 2 tells you what to do.</details>
 #
 # **2. Why do the bytes that a device sends in a ring hardly depend on the number of devices?**
 #
-# <details><summary>Answer</summary>More devices mean more rounds but smaller chunks. In total, each sends
-# less than twice the gradient.</details>
+# <details><summary>Answer</summary>More devices mean more rounds but smaller chunks. In total, each device
+# sends less than twice the gradient.</details>
 #
 # **3. Each process shuffles with its own seed. What goes wrong?**
 #
-# <details><summary>Answer</summary>The shards overlap: some images are seen twice in an epoch, others never.
-# All must draw the same order.</details>
+# <details><summary>Answer</summary>The shards overlap: some images are seen twice in an epoch, and others are
+# never seen. All processes must draw the same order.</details>
 #
 # **4. Your accuracy with four GPUs differs in the third digit from that with one. Is this a bug?**
 #
 # <details><summary>Answer</summary>Not necessarily. Batch norm sees only a quarter of the batch, and sums
-# are rounded differently. Compare it with the difference between two seeds.</details>
+# are rounded differently. Check whether two seeds on one GPU differ as much.</details>
 #
 # **5. What must be the same on every process, and what must not?**
 #

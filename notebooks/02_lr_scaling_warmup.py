@@ -18,18 +18,20 @@
 # %% [markdown]
 # # 2. Learning-rate scaling and warm-up
 #
-# With a larger batch, a device often gets through more images per second. But the same images then make
-# fewer steps, so each step should be longer. This trick makes it longer: it raises the *learning rate* (the
-# rate, for short) together with the batch, and begins the run with lower rates, which is called *warm-up*.
+# With a larger batch, a device often processes more images per second. But the same number of images then
+# gives fewer steps, so each step should be longer. To make the steps longer, this trick raises the *learning
+# rate* (the *rate*, for short) together with the batch. It also begins the run with lower rates, which is
+# called *warm-up*.
 #
 # How much higher should the rate be when the batch is k times as large? The *linear rule* says k times and is
-# usual with SGD; the *square-root rule* says √k times and is usual with Adam and AdamW. This chapter shows
-# where the rules come from, measures how far the best rate really moves, and finds that a rule gives a first
-# guess and not the answer.
+# usual with SGD. The *square-root rule* says √k times and is usual with Adam and AdamW. In this chapter, we
+# show where the rules come from and measure how far the best rate really moves. We find that a rule gives a
+# first guess, not the answer.
 #
-# The data are Fashion-MNIST, small grey images of ten kinds of clothes. Runs are compared in pairs that share a
-# *seed*: the first weights and the order of the images. We call a difference clear if all pairs agree on its
-# sign and the mean is at least 1/√n points (percentage points of accuracy) for n pairs, so 0.7 for two.
+# The data are Fashion-MNIST, small grey images of ten kinds of clothes. We compare runs in pairs that share a
+# *seed*, which determines the initial weights and the order of the images. We call a difference in accuracy
+# clear if all pairs agree on its sign and its mean over n pairs is at least 1/√n percentage points (0.7
+# points for two pairs).
 #
 # About 20 minutes to read, and two to run.
 
@@ -57,7 +59,7 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# For a first look, we take the smallest classifier there is, a single linear layer, and 6,144 images.
+# For a first look, we take a very small classifier, a single linear layer, and 6,144 training images.
 
 # %%
 import torch
@@ -71,8 +73,8 @@ train_x, train_y = data.normalise(data.train.x[:6144]).flatten(1), data.train.y[
 val_x, val_y = data.normalise(data.val.x).flatten(1), data.val.y
 
 # %% [markdown]
-# The first function trains it once and returns the loss on the validation images (lower is better). The second
-# takes the mean of three runs, each with another order of the images.
+# The first function trains the layer once and returns the loss on the validation images (lower is better).
+# The second returns the mean of three runs, each with a different order of the images.
 
 
 # %%
@@ -96,7 +98,8 @@ def linear_loss(optimizer, batch, rate, images=6144, **options):
 
 
 # %% [markdown]
-# We train it with a batch of 32, and in two ways with a batch of 128. Each point is a run of its own.
+# We train the layer with a batch of 32, and with a batch of 128 at two different rates. For each point in the
+# figure, we train from the beginning again.
 
 # %%
 import matplotlib.pyplot as plt
@@ -118,18 +121,18 @@ plt.show()
 # %%
 slow, lagging, rescaled = (line[1][-1] for line in lines.values())
 say(
-    f"After the same {seen[-1]:,} images, the batch of 32 has reached a loss of {slow:.2f}. A batch of 128 "
-    f"takes a quarter as many steps. At the same rate, it is still at {lagging:.2f}. With 4 times the rate, it "
-    f"is at **{rescaled:.2f}**, which makes up for {100 * (lagging - rescaled) / (lagging - slow):.0f} % of "
-    f"the lag."
+    f"After {seen[-1]:,} images, the batch of 32 has reached a loss of {slow:.2f}. On the same images, a "
+    f"batch of 128 takes a quarter as many steps. At the same rate, its loss is still {lagging:.2f}. At 4 "
+    f"times the rate, its loss is **{rescaled:.2f}**, which makes up for "
+    f"{100 * (lagging - rescaled) / (lagging - slow):.0f} % of the lag."
 )
 
 # %% [markdown]
 # ## By hand: ten small steps or one large
 #
-# Take ten images and one weight. Suppose that each image pulls on the weight by a fixed amount, wherever
-# the weight is. Ten steps at a rate of 0.1 add up the pulls. One step takes their mean, at ten times the
-# rate.
+# Take one weight and ten images. Suppose that each image pulls on the weight with a fixed strength, wherever
+# the weight is. Ten steps at a rate of 0.1, one for each image, add up the pulls. One large step with all ten
+# images takes the mean of the pulls, so we give it ten times the rate.
 
 # %%
 pulls = torch.tensor([3.0, -1, 2, 0, 4, 1, -2, 5, 3, 1], dtype=torch.float64)
@@ -140,7 +143,7 @@ one = -(10 * 0.1) * pulls.mean()
 w.item(), one.item()
 
 # %% [markdown]
-# The two end at the same place. `holds` prints a claim that the code has just verified.
+# Both ways end at the same place. `holds` prints a claim that the code has just verified.
 
 # %% tags=["nbval-check-output"]
 from fasttricks.course import holds
@@ -148,10 +151,10 @@ from fasttricks.course import holds
 holds(torch.allclose(w, one), "k steps at a fixed slope are one step at k times the rate")
 
 # %% [markdown]
-# That is the whole **linear rule**: k times the batch needs k times the rate, because a sum is k times a
-# mean. It rests on one assumption: the slope does not change on the way. In a valley, it does. Take the loss
-# w² / 2, whose slope is w itself, and start at 1. Each small step multiplies w by 1 - lr; the one large step
-# multiplies it by 1 - k · lr.
+# That is the whole **linear rule**: k times the batch needs k times the rate, because the sum of k pulls is k
+# times their mean. The rule assumes that the slope does not change on the way. In a valley, the slope does
+# change. Take the loss w² / 2, whose slope is w itself, and start at 1. Each small step multiplies w by
+# 1 - lr, and the one large step multiplies w by 1 - k · lr.
 
 # %%
 ks = list(range(1, 46))
@@ -162,19 +165,21 @@ plot(lines, "k", "position (lowest point at 0)", "a valley")
 plt.show()
 
 # %% [markdown]
-# On the left, the lines touch, so the rule works. Further right, the large step goes too far: below zero it has
-# crossed the valley, and below -1 it ends farther away than it began. So the linear rule must fail at some k,
-# and sooner if the rate was already high.
+# On the left, the lines touch, so the rule works. Further right, the large step goes too far. Below 0, it has
+# crossed the lowest point. Below -1, it ends farther away from the lowest point than it began. So the linear
+# rule must fail at some k, and at a smaller k if the rate was already high.
 #
 # ### Why Adam may want the square root
 #
-# Adam divides every step by the typical size of the gradient. Often, that size is mostly noise from the random
-# choice of images. The mean over k times as many images has √k times less noise, so Adam divides by a smaller
-# number, and its steps towards the goal grow by a factor of √k *with no change of the rate*. We only need to
-# add the other √k. This is the **square-root rule**.
+# Adam divides every step by the typical size of the gradient. Often, that size is mostly noise from the
+# random choice of images. If we take the mean over k times as many images, the noise shrinks by a factor of
+# √k. So Adam divides by a smaller number, and its steps towards the goal grow by a factor of √k *with no
+# change of the rate*. The steps need to grow by a factor of k, so we raise the rate by the missing √k. This
+# is the **square-root rule**.
 #
-# If there is hardly any noise, none of this happens, and k times fewer steps need k times the rate. We can see
-# both cases in torch's Adam, with 2,000 weights that all feel the same weak pull.
+# If there is hardly any noise, Adam's steps do not grow by themselves. Then we need k times the rate to make
+# up for having only 1/k as many steps. We can see both cases with torch's Adam and 2,000 weights that all
+# feel the same weak pull.
 
 
 # %%
@@ -189,8 +194,9 @@ def travel(batch, lr, steps, noise):
 
 
 # %% [markdown]
-# First, we take 1,600 steps with batch 1. Then we take 100 steps with batch 16, at three rates. We print how
-# far each run gets, as a multiple of the first. So 1 means that the factor fits.
+# First, we take 1,600 steps with a batch of 1. Then we take 100 steps with a batch of 16, at three rates. We
+# print how far each of these runs gets, as a multiple of how far the first run got. So 1 means that the
+# factor fits.
 
 # %%
 ratios = {}
@@ -210,8 +216,8 @@ holds(abs(ratios["hardly any noise", 16] - 1) < 0.1, "hardly any noise: 16 itsel
 # ### Why the first steps should be short
 #
 # How long a step can be depends on how sharply the loss curves, and that changes from place to place. Here is
-# a toy loss that is steep far away and flat near the lowest point: w⁴ / 4, with slope w³. We walk down from 2
-# at a rate of 0.6.
+# a toy loss that is flat near its lowest point and steep far away from it: w⁴ / 4, whose slope is w³. We
+# start at 2 and walk down at a rate of 0.6.
 
 
 # %%
@@ -226,9 +232,9 @@ at_once = walk([0.6] * 4)
 [round(w, 2) for w in at_once]
 
 # %% [markdown]
-# The first step jumps across the valley to a steeper place, and the next one jumps even farther. Now we
-# use the same rate, but we start at a tenth of it and reach the full rate after five steps. This is
-# **warm-up**, and the rising part is called the *ramp*.
+# The first step jumps across the valley to a steeper place, and the next one jumps even farther. Now we start
+# at a tenth of that rate and raise it to the full rate over five steps. This is **warm-up**, and the rising
+# part is called the *ramp*.
 
 # %%
 rising = [0.06 + 0.54 * step / 5 for step in range(5)]
@@ -240,10 +246,10 @@ warmed = walk([*rising, 0.6, 0.6])
 # 2110.04369](https://arxiv.org/abs/2110.04369)) see this in real networks: with a ramp, training moves to
 # flatter places, which tolerate the full rate.
 #
-# **Adam has a reason of its own.** It estimates the typical size of each weight's gradient from the gradients
-# so far, and at the beginning, these are very few. To see how bad the first estimates are, we feed torch's Adam
-# 2,000 weights whose gradients are noise of one size. So Adam should divide the rate of each weight by the same
-# number. Does it?
+# **Adam needs short first steps for another reason, too.** It estimates the typical size of each weight's
+# gradient from the gradients so far, and at the beginning, there are very few. To see how bad the first
+# estimates are, we give torch's Adam 2,000 weights whose gradients are nothing but noise, equally strong for
+# all weights. So Adam should divide the rate of each weight by the same number. Does it?
 
 # %%
 noise = torch.Generator().manual_seed(0)
@@ -259,8 +265,8 @@ for step in range(1, 101):
     own.append((1 / size).quantile(torch.tensor([0.01, 0.5, 0.99])).tolist())
 
 # %% [markdown]
-# The figure shows three of the weights' rates, as multiples of the right one: a very high one (only 1 weight
-# in 100 has a higher one), the middle one, and a very low one.
+# The figure shows three of the weights' rates, as multiples of the right one: a very high rate (only 1 weight
+# in 100 has a higher one), the middle rate, and a very low rate (only 1 weight in 100 has a lower one).
 
 # %%
 low, middle, high = zip(*own, strict=True)
@@ -270,28 +276,29 @@ lines = {
     "middle": (steps, middle),
     "1 in 100 is lower": (steps, low),
 }
-plot(lines, "step", "times the right rate", "Adam, gradients of one size", yscale="log")
+plot(lines, "step", "times the right rate", "Adam, equally strong noise", yscale="log")
 plt.show()
 
 # %%
 say(
     f"After the first step, one weight in a hundred has **{high[0]:.0f} times the right rate** or more. "
-    f"After 20 steps it is {high[19]:.1f} times, and after 100 steps {high[99]:.1f} times."
+    f"After 20 steps, this is {high[19]:.1f} times, and after 100 steps {high[99]:.1f} times."
 )
 say(
-    f"Such a weight does not run away at once. Adam multiplies its rate by the average of the gradients so "
-    f"far, and after one step, that is the same tiny gradient. The two cancel, and every weight moves by the "
-    f"learning rate ({moves[0]:.2f} times). That is a long move, given that there is nothing but noise to "
-    f"follow: later, the noise partly cancels in the average, and a typical move is {moves[-1]:.2f} times the "
-    f"learning rate."
+    f"Such a weight does not run away at once. Adam multiplies its rate by the average of its gradients so "
+    f"far. After one step, that average is the same tiny gradient that made the rate so high. The two "
+    f"cancel, and every weight moves by {moves[0]:.2f} times the learning rate. That is a long move, given "
+    f"that there is nothing but noise to follow. Later, the noise partly cancels in the average, and a "
+    f"typical move is {moves[-1]:.2f} times the learning rate."
 )
 
 # %% [markdown]
-# Both are reasons to keep Adam's first steps short.
+# The poor first estimates and the long first moves are both reasons to keep Adam's first steps short.
 #
 # ## Write it
 #
-# We need two functions, and we multiply the rate by both: one scales it, the other says how soon to reach it.
+# We need two functions, and we multiply the rate by the results of both. `scale` adapts the rate to the
+# batch, and `warm_up` is the ramp.
 
 
 # %%
@@ -339,8 +346,8 @@ holds(max(off) < 1e-9, "torch's LinearLR gives the same rates")
 #
 # ```diff
 #  MODEL, SIZE = "test_resnet", 28  # timm's name; pixels a side
-# -IMAGES, BATCH, LR = 171_776, 128, 1e-3
-# +IMAGES, BATCH, LR = 171_776, 160, 1e-3 * (160 / 128) ** 0.5  # AdamW: the square root
+# -IMAGES, BATCH, LR = 138_368, 128, 1e-3
+# +IMAGES, BATCH, LR = 138_368, 160, 1e-3 * (160 / 128) ** 0.5  # AdamW: the square root
 # +WARM_UP = 0.05  # share of the run
 #
 #  ...
@@ -351,16 +358,16 @@ holds(max(off) < 1e-9, "torch's LinearLR gives the same rates")
 #          loss.backward()
 # ```
 #
-# The complete script is [`examples/scaling.py`](../examples/scaling.py). It uses AdamW, so the rate grows by √k.
-# With SGD, leave out `** 0.5`.
+# The complete script is [`examples/scaling.py`](../examples/scaling.py). It uses AdamW, so it multiplies the
+# rate by √k. With SGD, leave out `** 0.5`.
 
 # %% [markdown]
 # ## Use it
 #
 # ### How far does the best rate move?
 #
-# On the cheap linear layer, we try nine rates, each twice the one before, with four batches and both optimisers.
-# A run still sees 6,144 images, so the batch of 512 takes only 12 steps.
+# The linear layer is cheap to train. So we try nine rates, each twice the one before, with four batch sizes
+# and both optimisers. Each run still sees 6,144 images, so with a batch of 512, it takes only 12 steps.
 
 # %%
 sizes = (8, 32, 128, 512)
@@ -385,8 +392,9 @@ plt.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# With a larger batch, the bottom of the line lies further to the right. Nine rates are a coarse grid, so we
-# take the bottom of a parabola through the lowest point and its two neighbours.
+# The larger the batch, the further to the right the bottom of its line lies. But nine rates are a coarse
+# grid. So we draw a parabola through the lowest point and its two neighbours, and take the bottom of this
+# parabola as the best rate.
 
 
 # %%
@@ -406,7 +414,8 @@ plot(lines, "batch", "best rate", "one linear layer", scale="log", marks=True, y
 plt.show()
 
 # %% [markdown]
-# If a rule were right, the line of the optimiser would be parallel to that of the rule. In numbers:
+# If a rule were right for an optimiser, the optimiser's line would be parallel to the line of the rule. In
+# numbers:
 
 # %%
 growth = {}
@@ -417,21 +426,23 @@ for kind, found_rates in bests.items():
     close = (
         "close to √k" if abs(average - 2) < 0.2 else "close to k" if abs(average - 4) < 0.4 else ""
     )
-    growth[kind] = f"{average:.1f} times ({close or between})"
+    growth[kind] = f"{average:.1f} ({close or between})"
     say(
-        f"- **{kind}**: each time the batch grew fourfold, the best rate grew {', '.join(f'{up:.1f}' for up in ups)} "
-        f"times, and on average **{growth[kind]}**."
+        f"- **{kind}**: each time the batch grew fourfold, the best rate was multiplied by "
+        f"{', '.join(f'{up:.1f}' for up in ups)}, and on average by **{growth[kind]}**."
         + (
-            " (One rate lies at the edge of what we tried.)"
+            " (At least one of the best rates lies at the edge of what we tried.)"
             if {tried[0], tried[-1]} & {*found_rates}
             else ""
         )
     )
-say("By √k it would be 2 times, and by k 4 times.")
+say("By the square-root rule, the factor would be 2, and by the linear rule, it would be 4.")
 
 # %% [markdown]
-# What does it cost to follow a rule? We tune at each batch, go to every larger one, and look at how far the loss
-# then lies above the best of the nine. For k = 4, this is the mean of three starts; for k = 64, there is one.
+# What does it cost to follow a rule? We tune the rate at one batch, go to a larger batch by the rule, and
+# look at how far the loss then lies above the best of the nine losses there. We do this for all pairs of
+# batches. The table shows the mean for each k: there are three pairs with k = 4, two with k = 16, and one
+# with k = 64.
 
 # %%
 from itertools import combinations
@@ -455,23 +466,24 @@ for kind in maps:
     verdicts = []
     for k in (4, 16, 64):
         ahead = cost.loc[kind, k]["by √k"] - cost.loc[kind, k]["by k"]
-        winner = f"the loss by {'k' if ahead > 0 else '√k'} is {abs(ahead):.2f} lower"
+        better = "linear" if ahead > 0 else "square-root"
+        winner = f"the {better} rule leads to a loss that is {abs(ahead):.2f} lower"
         if abs(ahead) < 0.01:
             winner = "the two rules are less than 0.01 apart"
-        verdicts.append(f"for k = {k}, {winner}")
-    say(f"- **{kind}**: {'; '.join(verdicts)}.")
+        verdicts.append(f"For k = {k}, {winner}.")
+    say(f"- **{kind}.** {' '.join(verdicts)}")
 least = [min(maps["SGD"][size]) for size in (32, 512)]
 say(
-    f"No rate saves a batch that is far too large: with SGD, the best loss is {least[0]:.2f} with a batch of "
-    f"32 and {least[1]:.2f} with one of 512."
+    f"No rate can save a batch that is far too large: with SGD, the best loss is {least[0]:.2f} with a batch "
+    f"of 32 and {least[1]:.2f} with one of 512."
 )
 
 # %% [markdown]
 # ### The same on a network
 #
-# Now we train a convolutional network (a ResNet that suits your device) with SGD, for which the linear rule was
-# found; we did not try AdamW. Each of three batches gets the same five rates and the same number of images.
-# (The line below the cell calls such a setting an *arm*.)
+# Now we train a convolutional network (a ResNet that suits your device). We use SGD, because the linear rule
+# was found with it. We did not try AdamW. Each of three batches gets the same five rates and the same number
+# of images. (The line below the cell calls each combination of batch and rate an *arm*.)
 
 # %%
 from dataclasses import replace
@@ -505,17 +517,19 @@ draw(raw, f"SGD, {half:,} images, as trained")
 left = runs[1024, 0.1][0].steps
 highest = max(mean(raw[1024, each]) for each in rates)
 say(
-    f"With a batch of 1,024, which leaves {left} steps, no rate gets beyond **{highest:.2f}**. (Guessing gives "
-    f"{1 / len(data.classes):.2f}.) Is that due to the training, or to the measurement?"
+    f"With a batch of 1,024, a run has {left} steps, and the best rate gives an accuracy of "
+    f"**{highest:.2f}**. (Guessing gives {1 / len(data.classes):.2f}.) Is that due to the training, or to "
+    f"the measurement?"
 )
 
 # %% [markdown]
-# During validation, *batch norm* uses a running mean and a running variance. Each training step moves these a
-# tenth of the way to the values of the current batch. So they describe about the last ten batches, as the
-# network *was* at the time. While its weights move fast, these values lag behind, and accuracy suffers.
+# During validation, the network's *batch norm* layers use a running mean and a running variance. Each
+# training step moves these values a tenth of the way to those of the current batch. So they describe roughly
+# the last ten batches, as the network saw them *at the time*. While its weights move fast, these values lag
+# behind, and accuracy suffers.
 #
-# So we refresh them before we judge a network: torch's `update_bn` computes them anew, by forward passes over
-# 2,000 training images, without labels or gradients.
+# So we refresh them before we judge a network. torch's `update_bn` computes them anew in forward passes over
+# 2,000 training images. It uses no labels and no gradients.
 
 # %%
 from torch.optim.swa_utils import update_bn
@@ -532,7 +546,7 @@ def score(net):
 
 
 # %% [markdown]
-# Refreshing must not train the network. We compare its weights before and after.
+# Refreshing must not train the network, so we compare its weights before and after.
 
 # %% tags=["nbval-check-output"]
 net = runs[1024, 0.1][0].net
@@ -542,7 +556,7 @@ equal = all(torch.equal(old, new) for old, new in zip(before, net.parameters(), 
 holds(equal, "refreshing batch norm changes no weight")
 
 # %% [markdown]
-# Here are the same networks, refreshed.
+# Here are the accuracies of the same networks after refreshing.
 
 # %%
 fresh = {setting: [score(run.net) for run in found] for setting, found in runs.items()}
@@ -550,18 +564,20 @@ draw(fresh, f"SGD, {half:,} images, batch norm refreshed")
 
 # %%
 say(
-    f"With a batch of 1,024 and a rate of 0.1, refreshing moves the accuracy from {mean(raw[1024, 0.1]):.3f} to "
-    f"**{mean(fresh[1024, 0.1]):.3f}**; with a batch of 64, from {mean(raw[64, 0.1]):.3f} to "
-    f"{mean(fresh[64, 0.1]):.3f}. A short run has a second reason to refresh: batch norm's first values are "
-    f"arbitrary, and after n steps 0.9ⁿ of them is left. After {left} steps, that is {100 * 0.9**left:.0f} %."
+    f"With a batch of 1,024 and a rate of 0.1, refreshing moves the accuracy from "
+    f"{mean(raw[1024, 0.1]):.3f} to **{mean(fresh[1024, 0.1]):.3f}**. With a batch of 64, it moves the "
+    f"accuracy from {mean(raw[64, 0.1]):.3f} to {mean(fresh[64, 0.1]):.3f}. After a short run, there is a "
+    f"second reason to refresh: batch norm's initial values are arbitrary, and after n steps, a share of "
+    f"0.9ⁿ of them is left. After {left} steps, that is {100 * 0.9**left:.0f} %."
 )
 
 # %% [markdown]
 # From here on, we refresh every network before we judge it.
 #
-# Are the rules right here? Where the top of a line is flat, its best rate is a matter of chance. So we call
-# every rate *good* whose accuracy is not clearly below that of the batch's best rate. We let each rule start
-# from all rates that are good with a batch of 64, and see which rates it asks for.
+# Are the rules right here? Where the top of a line is flat, its best rate is a matter of chance. So we call a
+# rate *good* if its accuracy is not clearly below that of the best rate for the same batch. Then we start
+# from all rates that are good with a batch of 64, and see which rates each rule asks for at the larger
+# batches.
 
 # %%
 from fasttricks.course import gained
@@ -574,7 +590,7 @@ for batch in batches:
     good[batch] = [r for r in rates if "lower" not in gained(found[r], top[batch], guess)]
 
 # %% [markdown]
-# In one table, with the accuracy at the best rate:
+# The table shows these rates, and the accuracy at the best rate of each batch:
 
 
 # %%
@@ -603,21 +619,22 @@ for big in batches[1:]:
         asked[big] = "not known, because accuracy is close to guessing"
     still = listed([each for each in good[64] if each in good[big]]) or "none"
     say(
-        f"- **Batch {big:,}.** Rules that ask for a good rate: **{asked[big]}**. Rates that are good with 64 and "
-        f"with {big:,}: **{still}**."
+        f"- **Batch {big:,}.** Rules that ask for a good rate: **{asked[big]}**. Rates that are good with "
+        f"both 64 and {big:,}: **{still}**."
     )
 lag = {big: gained(top[big], top[64], guess) for big in batches[1:]}
 say(
-    f"We tried no rate above {rates[-1]:g}. At that rate, accuracy with 1,024 is "
-    f"{gained(fresh[1024, rates[-1]], top[1024], guess)}, compared with its best. After the same images, each at "
-    f"its best rate, accuracy with 256 is **{lag[256]}**, compared with 64, and with 1,024 it is **{lag[1024]}**."
+    f"We tried no rate above {rates[-1]:g}. With a batch of 1,024, accuracy at that rate, compared with its "
+    f"best rate, is {gained(fresh[1024, rates[-1]], top[1024], guess)}. Now we compare the batches after the "
+    f"same images, each at its best rate. Compared with a batch of 64, accuracy with 256 is **{lag[256]}**, "
+    f"and with 1,024, it is **{lag[1024]}**."
 )
 
 # %% [markdown]
 # ### Too few steps, or too large a batch?
 #
-# Is it the small number of steps that holds the batch of 1,024 back? As a control, we train with a batch of 64 for
-# as many steps, at the three middle rates.
+# Is it the small number of steps that holds the batch of 1,024 back? As a control, we train with a batch of
+# 64 for the same number of steps, at the three middle rates.
 
 # %%
 few = runs[1024, 0.1][0].steps
@@ -629,21 +646,22 @@ large_top = max((fresh[1024, rate] for rate in recipes), key=mean)
 # %%
 control = gained(large_top, brief_top, guess)
 if "higher" in control:
-    blame = "The large batch makes better steps; what it lacks is their number"
+    blame = "The large batch makes better steps, but it does not make enough of them"
 elif "lower" in control:
     blame = "So the number of steps alone does not explain the lag"
 else:
     blame = "So we cannot tell the two batches apart at so few steps"
 say(
-    f"After {few} steps, a batch of 64 is at {mean(brief_top):.3f}, and one of 1,024 at {mean(large_top):.3f} "
-    f"(the best of the same three rates). Compared with 64, accuracy with 1,024 is **{control}**. **{blame}.**"
+    f"After {few} steps, accuracy is {mean(brief_top):.3f} with a batch of 64 and {mean(large_top):.3f} with "
+    f"one of 1,024 (each at the best of the same three rates). Compared with 64, accuracy with 1,024 is "
+    f"**{control}**. **{blame}.**"
 )
 
 # %% [markdown]
 # ### The same time instead of the same images
 #
-# What a larger batch can save is time. So its real rival is the small batch with fewer images: as many as it gets
-# through in the time of the large one.
+# A larger batch can save time. So we should compare it with a small batch that trains for the same time, on
+# as many images as it gets through in that time.
 
 # %%
 from fasttricks.course import faster, median
@@ -659,17 +677,18 @@ same_time = gained(top[256], [score(run.net) for run in rival], guess)
 # %%
 pace = faster(seconds[256], seconds[64])
 say(
-    f"For the same {half:,} images, and compared with a batch of 64, training with 256 was **{pace}**. In the "
-    f"same time, the batch of 64 gets through {affordable:,} images. Compared with that run, accuracy with 256 is "
-    f"**{same_time}**. (The rate of that run was the best after all {half:,} images; we did not tune it again.)"
+    f"On the same {half:,} images, and compared with a batch of 64, training with 256 was **{pace}**. In the "
+    f"time of the batch of 256, the batch of 64 gets through {affordable:,} images. Compared with 64 on "
+    f"these images, accuracy with 256 is **{same_time}**. (For 64, we used the rate that was best after all "
+    f"{half:,} images, and did not tune it again.)"
 )
 
 # %% [markdown]
 # ### Does a ramp help?
 #
-# So far, all runs began at their full rate. The package's `LRScaling` scales the rate and adds a ramp, here over
-# a fifth of the run, from a tenth of the rate. Both recipes below go from a rate of 0.1 for a batch of 64 to 0.4,
-# which we tried above without a ramp.
+# So far, all runs began at their full rate. The package's `LRScaling` scales the rate and adds a ramp. Here,
+# the ramp starts at a tenth of the rate and takes a fifth of the run. Both recipes below scale a rate of 0.1
+# for a batch of 64 up to 0.4, which we tried above without a ramp.
 
 # %%
 small_batch = replace(SGD, batch=64, lr=0.1)
@@ -684,15 +703,15 @@ with_ramp = {batch: [score(run.net) for run in found] for batch, found in ramped
 ramp_gain = {big: gained(with_ramp[big], fresh[big, 0.4], guess) for big in with_ramp}
 helped = sum("higher" in verdict for verdict in ramp_gain.values())
 say(
-    f"Compared with no ramp, accuracy with a batch of 256 is **{ramp_gain[256]}**, and with one of 1,024 it is "
-    f"**{ramp_gain[1024]}**. So at a rate of 0.4, a ramp clearly helped "
+    f"Compared with no ramp, accuracy with a batch of 256 is **{ramp_gain[256]}**, and with one of 1,024, it "
+    f"is **{ramp_gain[1024]}**. So at a rate of 0.4, a ramp clearly helped "
     f"{('neither batch', 'one of the two batches', 'both batches')[helped]}."
 )
 
 # %% [markdown]
 # ## Break it: a rate that is far too high
 #
-# With a batch of 256, we now use a rate of 1.6, and record the loss of every batch before its step.
+# Now we train with a batch of 256 at a rate of 1.6, and record the loss of every batch before its step.
 
 # %%
 from fasttricks.loop import set_rates
@@ -717,8 +736,9 @@ def watch(recipe, seed, steps):
 
 
 # %% [markdown]
-# Two runs differ only in the ramp, which is longer and gentler than before: from a hundredth of the rate, over
-# three tenths of the run. Batch and reference are both 256, so `LRScaling` does not scale.
+# We compare a run without a ramp and a run with one. The ramp is longer and gentler than before: it starts at
+# a hundredth of the rate and takes three tenths of the run. Batch and reference are both 256, so `LRScaling`
+# does not scale the rate.
 
 # %%
 high = replace(SGD, lr=1.6)
@@ -730,7 +750,7 @@ for name, share in {"no ramp": 0, "ramp": 0.3}.items():
     ends[name] = score(net)
 
 # %% [markdown]
-# A blind guess among ten classes has a loss of log 10, which the grey line shows.
+# A blind guess among ten classes has a loss of log 10. The grey line shows this loss.
 
 # %%
 import math
@@ -744,23 +764,25 @@ begun = curves["ramp"][1][0]
 first = {way: max(found[1][1:6]) for way, found in curves.items()}
 rescued = gained([ends["ramp"]], [ends["no ramp"]], guess)
 say(
-    f"Both runs begin at a loss of {begun:.1f}. In the next five steps, it reaches {first['no ramp']:.1f} "
-    f"without a ramp, and {first['ramp']:.1f} with one. (The highest loss of the whole run with a ramp is "
-    f"{max(curves['ramp'][1]):.1f}.) At the end, accuracy with the ramp is **{rescued}**."
+    f"Both runs begin at a loss of {begun:.1f}. In the next five steps, the highest loss is "
+    f"{first['no ramp']:.1f} without a ramp and {first['ramp']:.1f} with one. (In the whole run with a ramp, "
+    f"the highest loss is {max(curves['ramp'][1]):.1f}.) Compared with no ramp, the final accuracy with the "
+    f"ramp is **{rescued}**."
 )
 say(
-    f"But that does not make it a good rate. With the ramp, the run ends at {ends['ramp']:.2f}; with the same "
-    f"seed, the best of the five rates and no ramp, this batch reached {top[256][0]:.2f}."
+    f"But is 1.6 a good rate with a ramp? The run with the ramp ends at an accuracy of {ends['ramp']:.2f}. "
+    f"With the same seed and no ramp, this batch reached {top[256][0]:.2f} at the best of the five rates."
 )
 
 # %% [markdown]
-# A loss that jumps *up* from the grey line is the sign to look for in a run of your own. Make the first steps
-# shorter then, or lower the rate.
+# In a run of your own, watch for a loss that jumps *up* from the grey line. If you see one, make the first
+# steps shorter or lower the rate.
 #
 # ## What we have found
 #
-# Here is what our recorded study says about the trick (*plain training* is the same training without it) and
-# then the trick's card, from the top of its file. In the study, the batch grew no more than in the script above.
+# Here is what our recorded study found about the trick. (*Plain training* is the same training without it.)
+# In the study, the batch grew no more than in the script above. Below the finding, you see the trick's card,
+# a short summary from the top of its file.
 
 # %%
 from IPython.display import Markdown
@@ -771,38 +793,40 @@ say(headline("scaling"))
 Markdown(scaling.__doc__)
 
 # %% [markdown]
-# The card promises a gain where the device is not yet full, and warns of too few steps and of a missing ramp at
+# The card promises a gain if the device is not yet full. It warns of too few steps, and of a missing ramp at
 # a large k. This is what we saw:
 
 # %%
 say(
-    f"- **The rules.** On the linear layer, each time the batch grew fourfold, the best rate grew on average "
-    f"{growth['SGD']} with SGD and {growth['AdamW']} with AdamW. On the network with SGD, the rules that asked for a good rate "
-    f"were, with a batch of 256: {asked[256]}; and with 1,024: {asked[1024]}.\n"
-    f"- **Too few steps.** With a batch of 1,024, {few} steps were left, and accuracy was {lag[1024]}, compared "
-    f"with a batch of 64. {blame}.\n"
-    f"- **The gain.** A batch of 256 instead of 64 was {pace}. Accuracy was {lag[256]} after the same images, "
-    f"and {same_time} after the same time.\n"
-    f"- **The ramp.** At a rate of 0.4, accuracy with a ramp was {ramp_gain[256]} for 256, and "
-    f"{ramp_gain[1024]} for 1,024. At 1.6, far too high, it was {rescued}."
+    f"- **The rules.** On the linear layer, each time the batch grew fourfold, the best rate was multiplied "
+    f"on average by {growth['SGD']} with SGD and by {growth['AdamW']} with AdamW. On the network with SGD, "
+    f"these rules asked for a good rate with a batch of 256: {asked[256]}. With a batch of 1,024: "
+    f"{asked[1024]}.\n"
+    f"- **Too few steps.** With a batch of 1,024, a run had {few} steps. Compared with a batch of 64, its "
+    f"accuracy was {lag[1024]}. {blame}.\n"
+    f"- **The gain.** Compared with a batch of 64, training with 256 was {pace}. Its accuracy was {lag[256]} "
+    f"after the same images, and {same_time} after the same time.\n"
+    f"- **The ramp.** Compared with no ramp, accuracy with a ramp at a rate of 0.4 was {ramp_gain[256]} for "
+    f"a batch of 256, and {ramp_gain[1024]} for 1,024. At a rate of 1.6, which is far too high, it was "
+    f"{rescued}."
 )
 
 # %% [markdown]
-# A rule of thumb:
+# Our advice:
 #
-# 1. Tune the rate at a small batch.
-# 2. Raise the batch only as long as the images per second rise, and compare at equal time.
-# 3. Begin with the usual rule: k times the rate with SGD, √k times with Adam and AdamW. Count the images of all
-#    devices. Then try half of that rate, and the old rate too if k is large.
-# 4. Look at how many steps are left. If there are few, take more images or a smaller batch.
+# 1. Tune the rate with a small batch.
+# 2. Raise the batch only as long as the images per second rise, and compare runs after equal times.
+# 3. Begin with the usual rule: k times the rate with SGD, √k times with Adam and AdamW. The batch in the rule
+#    counts the images of all devices. Then try half of that rate, and the old rate, too, if k is large.
+# 4. Look at how many steps are left. If there are few, train on more images or use a smaller batch.
 # 5. If the loss jumps at the start, add a ramp or lower the rate.
 # 6. Refresh batch norm before you judge a run whose rate is still high at the end.
 
 # %% [markdown]
 # ## Questions
 #
-# **1. A batch that is k times as large sees k times as many images per step. Why is its step not k times as
-# long by itself?**
+# **1. A batch that is k times as large has k times as many images per step. Why does its step not become k
+# times as long by itself?**
 #
 # <details><summary>Answer</summary>The loss is a mean over the batch, so the gradient of a large batch is
 # no larger than that of a small one. Only the rate can make the step longer.</details>
@@ -814,25 +838,26 @@ say(
 #
 # **3. When is √k enough for Adam, and when does it need k?**
 #
-# <details><summary>Answer</summary>√k is enough when the size that Adam divides by is mostly noise. That size
-# shrinks by √k in the larger batch, so the steps already grow by √k. With hardly any noise, nothing shrinks, and
-# Adam needs k.</details>
+# <details><summary>Answer</summary>√k is enough when the size that Adam divides by is mostly noise. With the
+# larger batch, that size shrinks by a factor of √k, so the steps already grow by a factor of √k. With hardly
+# any noise, that size does not shrink, and Adam needs k.</details>
 #
 # **4. After 12 large steps, your run's validation accuracy is no better than guessing. What do you check
 # first?**
 #
-# <details><summary>Answer</summary>Whether batch norm's running mean and variance have caught up; refresh
+# <details><summary>Answer</summary>Whether batch norm's running mean and variance have caught up. Refresh
 # them and validate again.</details>
 #
-# **5. With a batch of 1,024 instead of 256, your device gets through twice as many images per second. Does the
-# run reach its accuracy in half the time?**
+# **5. With a batch of 1,024 instead of 256, your device gets through twice as many images per second. Does
+# the run reach its accuracy in half the time?**
 #
-# <details><summary>Answer</summary>Only if it needs no more images for that accuracy. A quarter of the steps is
-# left for as many images, so compare the two runs after equal times.</details>
+# <details><summary>Answer</summary>Only if it needs no more images for that accuracy. On the same images, it
+# takes only a quarter as many steps, so it may need more. Compare the two runs after equal times.</details>
 #
 # ## Exercises
 #
-# Replace `raise NotImplementedError` with your code and run the cell. A wrong answer gets a hint.
+# Replace `raise NotImplementedError` with your code and run the cell. If your answer is wrong, you get a
+# hint.
 #
 # **Exercise 1.** Return the new rate by the usual rule: k times for SGD, √k times for AdamW. `batch` is the
 # batch of one process.
@@ -859,8 +884,8 @@ check("scaling", 1, new_rate)
 #
 # </details>
 #
-# **Exercise 2.** Return the rate at a step, with a ramp of `ramp` steps from
-# `start * lr` to `lr`. A ramp of 0 means no ramp.
+# **Exercise 2.** Return the rate at a step, with a ramp of `ramp` steps from `start * lr` to `lr`. A ramp of
+# 0 means no ramp.
 
 
 # %%
@@ -881,8 +906,8 @@ check("scaling", 2, warmed_rate)
 #
 # </details>
 #
-# **Exercise 3.** For a valley c · w² / 2, whose slope is c · w, return the k for which one step at rate k
-# · lr ends on the other side of the lowest point, exactly as far from it as it began.
+# **Exercise 3.** Take the valley c · w² / 2, whose slope is c · w. Return the k for which one step at the
+# rate k · lr ends on the other side of the lowest point, exactly as far from it as it began.
 
 
 # %%
@@ -906,10 +931,12 @@ check("scaling", 3, largest_k)
 #
 # - Goyal et al. 2017, [arXiv 1706.02677](https://arxiv.org/abs/1706.02677): the linear rule and gradual
 #   warm-up.
-# - Krizhevsky 2014, [arXiv 1404.5997](https://arxiv.org/abs/1404.5997): derives the square root for SGD, and
-#   finds that k works better.
-# - Malladi et al. 2022, [arXiv 2205.10287](https://arxiv.org/abs/2205.10287): the square root for Adam.
-# - Liu et al. 2019, [arXiv 1908.03265](https://arxiv.org/abs/1908.03265), who explain warm-up by Adam's poor first
-#   estimates, and Ma and Yarats 2019, [arXiv 1910.04209](https://arxiv.org/abs/1910.04209), by its long first moves.
+# - Krizhevsky 2014, [arXiv 1404.5997](https://arxiv.org/abs/1404.5997): derives the square-root rule for SGD,
+#   and finds that the linear rule works better.
+# - Malladi et al. 2022, [arXiv 2205.10287](https://arxiv.org/abs/2205.10287): the square-root rule for Adam.
+# - Liu et al. 2019, [arXiv 1908.03265](https://arxiv.org/abs/1908.03265): Adam's poor first estimates as the
+#   reason for warm-up.
+# - Ma and Yarats 2019, [arXiv 1910.04209](https://arxiv.org/abs/1910.04209): Adam's long first moves as the
+#   reason for warm-up.
 # - McCandlish et al. 2018, [arXiv 1812.06162](https://arxiv.org/abs/1812.06162): how large a batch is still
 #   worth using.

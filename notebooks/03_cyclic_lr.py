@@ -18,13 +18,13 @@
 # %% [markdown]
 # # 3. Cyclic learning rates and one-cycle
 #
-# Long steps travel fast but do not settle. Short steps settle but travel slowly. A *cyclic* learning rate
-# uses both: it rises so that training travels, and falls so that it settles. *One-cycle* does this once
-# per run. The rate rises to a peak and falls to zero by the last step, while the momentum moves in the
-# opposite direction.
+# With long steps, training moves fast but does not settle. With short steps, it settles but moves slowly.
+# A *cyclic* learning rate uses both: it rises so that training moves fast, and falls so that it settles.
+# *One-cycle* does this once per run. The rate rises to a peak and falls to practically zero by the last
+# step, while the momentum moves in the opposite direction.
 #
 # In this chapter, we take one-cycle apart and measure what the higher rate, the fall, and the rise each
-# add. We also show why a network trained at a high rate can look worse than it is.
+# contribute. We also show why a network trained at a high rate can look worse than it is.
 #
 # About 20 minutes to read, and two to run.
 
@@ -52,8 +52,8 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The budget depends on the device. It sets which network we train, on how many images, and how many
-# times.
+# The *budget* depends on the device. It sets which network we train, how many images it sees, and how
+# often we repeat each run.
 
 # %%
 import copy
@@ -68,8 +68,9 @@ from fasttricks.course import gained, holds, one_line, plot, say, train_arms
 budget, data = choose_budget(), load()
 
 # %% [markdown]
-# Here is the idea in one picture: three ways to spend 200 training steps. A *recipe* is our baseline plus
-# the tricks that we add to it. It knows the learning rate of every step before any training.
+# Here is the idea in one picture: three learning rate schedules for a run of 200 training steps. A
+# *recipe* is our baseline plus the tricks that we add to it. Before training starts, it can already tell us
+# the learning rate of every step.
 
 # %%
 import matplotlib.pyplot as plt
@@ -88,8 +89,8 @@ plt.show()
 # %%
 top = max(lines["one-cycle"][1])
 say(
-    f"The constant rate is {BASELINE.lr:g}. The other two rise to {top:.2g}, which is "
-    f"{top / BASELINE.lr:.0f} times as high. The triangles do so again and again. One-cycle does so once "
+    f"The constant rate is {BASELINE.lr:g}. The other two schedules rise to {top:.2g}, which is "
+    f"{top / BASELINE.lr:.0f} times as high. The triangles rise again and again. One-cycle rises once "
     f"and ends at practically zero."
 )
 
@@ -97,17 +98,17 @@ say(
 # **Triangles** are the older idea, and **one-cycle** grew out of them. We build both, but train only with
 # one-cycle.
 #
-# Runs are compared in pairs that share a seed, which fixes the first weights and the order of the images.
-# We call a difference clear if all pairs agree on its sign and the mean is at least 1/√n points for n
-# pairs (0.6 points for three). Clear differences are printed as *higher* or *lower*, all others as
-# *about the same*, or as *undecided* if a pair differs by two points or more.
+# We compare runs in pairs. The two runs of a pair share a *seed*, which fixes the initial weights and the
+# order of the images. We call a difference *clear* if all pairs agree on its sign and the mean is at least
+# 1/√n percentage points for n pairs (0.6 points for three). We print clear differences as *higher* or
+# *lower*. All others are *about the same*, or *undecided* if a pair differs by two points or more.
 #
 # ## Watch three schedules train
 #
-# We train the baseline's constant rate, a constant rate ten times as high, and one-cycle, whose peak is
-# that higher rate. The number in a recipe's name is the highest rate of its run. The training loop is an
-# ordinary one, except that it hands us the network after every step (`yield`). `set_rates` writes the rate
-# and the momentum into the optimiser.
+# We train with the baseline's constant rate, with a constant rate ten times as high, and with one-cycle,
+# whose peak is that higher rate. The number in a recipe's name is the highest rate of its run. The training
+# loop is an ordinary one, except that it hands us the network and the loss after every step (`yield`).
+# `set_rates` writes the rate and the momentum into the optimiser.
 
 # %%
 import torch
@@ -138,13 +139,13 @@ def training(recipe, steps, seed):
 # %% [markdown]
 # We score each network twice:
 #
-# - **As trained** means without any repair. To evaluate, batch norm uses running averages of
-#   each channel's mean and variance. A training step moves them only a tenth of the way to the values of
-#   its batch (chapter 2). While the weights move fast, the averages lag behind them.
-# - **Refreshed** means that 2,000 training images have gone through the network once more and their mean
-#   and variance have replaced the running averages. The weights stay as they are.
+# - **As trained** means that we leave the network as it is. When we evaluate it, batch norm uses running
+#   averages of each channel's mean and variance. A training step moves these averages only a tenth of the
+#   way to the values of its batch (chapter 2). While the weights change fast, the averages lag behind.
+# - **Refreshed** means that we pass 2,000 training images through the network once more. Their mean and
+#   variance replace the running averages. The weights stay as they are.
 #
-# So a difference that the refresh removes was in the averages. What remains is in the weights.
+# If the refresh removes a difference, it was in the averages. A difference that remains is in the weights.
 
 # %%
 from torch.optim.swa_utils import update_bn
@@ -160,8 +161,8 @@ def refreshed(net):
 
 
 # %% [markdown]
-# Each run sees half of the budget's images. We score it at every quarter of its steps, and refresh only a
-# copy, so that training goes on undisturbed.
+# Each run sees half of the budget's images. We score the network after every quarter of the steps. We
+# refresh only a copy of it, so that training goes on undisturbed.
 
 # %%
 half = budget.images // 2
@@ -178,8 +179,8 @@ def watch(recipe, seed):
 
 
 # %% [markdown]
-# Now we train the three recipes with every seed. `paths` holds both scores at all marks, `stale` and
-# `fresh` those at the last step: as trained, and refreshed.
+# Now we train the three recipes with every seed. `paths` holds both scores at all four marks. The scores
+# at the last step are in `stale` (as trained) and `fresh` (refreshed).
 
 # %%
 watched = {
@@ -197,13 +198,13 @@ fresh = {name: path[:, -1, 1].tolist() for name, path in paths.items()}
 # %%
 say(
     f"A run has **{length} steps** of {BASELINE.batch} images, which is {half / len(data.train):.2f} epochs "
-    f"of Fashion-MNIST. The networks are judged on {len(here.val):,} validation images. Each recipe is "
-    f"trained with {budget.seeds} seed{'s' if budget.seeds > 1 else ''}."
+    f"of Fashion-MNIST. We judge the networks on {len(here.val):,} validation images, and train each recipe "
+    f"with {budget.seeds} seed{'s' if budget.seeds > 1 else ''}."
 )
 
 # %% [markdown]
-# Each column of the figure is a recipe. Its rate (top) and its mean accuracy (bottom) share one axis of
-# time.
+# Each column of the figure shows one recipe: its learning rate above, and its mean accuracy below. Both use
+# the same axis of training steps.
 
 # %%
 _, panels = plt.subplots(2, 3, sharex=True, sharey="row", figsize=(9, 5), layout="constrained")
@@ -228,24 +229,24 @@ meaning = ""
 if high > 1:
     meaning = " So a network trained at a high constant rate is **better than its score**."
 if high > cycle + 1:
-    meaning += " A part of what the fall seems to gain is only batch norm catching up."
+    meaning += " Part of what the fall seems to gain is only batch norm catching up."
 say(
-    f"At the last step, the refresh moves the constant rate of 0.01 by **{high:+.1f} points**, that of 0.001 "
-    f"by {moved['constant 0.001']:+.1f}, and one-cycle, whose rate is zero by then, by {cycle:+.1f}. "
-    f"Compared with the constant rate of 0.01, one-cycle is {lead} as trained, and {lead_fresh} when both "
-    f"are refreshed.{meaning}"
+    f"At the last step, the refresh changes the accuracy by **{high:+.1f} points** with the constant rate of "
+    f"0.01, by {moved['constant 0.001']:+.1f} with 0.001, and by {cycle:+.1f} with one-cycle, whose rate is "
+    f"practically zero by then. Compared with the constant rate of 0.01, one-cycle is {lead} as trained, and "
+    f"{lead_fresh} when both are refreshed.{meaning}"
 )
 
 # %% [markdown]
 # ## How high may the rate go?
 #
-# The **range test** (Smith 2015) finds out in one short run: start with a tiny rate, multiply it by the
-# same number at each step, and record the loss. (This is fast.ai's version. Smith raised the rate by equal
-# amounts and recorded the accuracy.)
+# The **range test** (Smith 2015) looks for the limit in one short run: start with a tiny rate, multiply it
+# by the same number at each step, and record the loss. (This is fast.ai's version. Smith raised the rate
+# by equal amounts and recorded the accuracy.)
 #
-# We write it as a trick of our own. In this course, a trick is a small frozen dataclass that names the
-# place in the training loop that it fills, its *slot*. Before each step, the loop asks it for a factor of
-# the recipe's rate.
+# We write the test as a trick of our own. In this course, a trick is a small frozen dataclass. It names its
+# *slot*, the place in the training loop that it fills. Before each step, the loop asks our trick for a
+# factor and multiplies the recipe's rate by it.
 
 
 # %%
@@ -265,9 +266,9 @@ rates = [rising.lr_at(step, tested) for step in range(tested)]
 f"from {rates[0]:g} to {rates[-1]:g}, each rate {rates[1] / rates[0]:.3f} times the one before"
 
 # %% [markdown]
-# We train a fresh network with these rates. The loss of one batch is noisy, so we average it with earlier
-# losses, giving older ones less and less weight. The loss *begins to climb* at the last rate at which it
-# is within a tenth of its lowest value.
+# We train a new network with these rates. The loss of one batch is noisy, so we average it with earlier
+# losses, giving older ones less and less weight. We say that this average *begins to climb* at the last
+# rate at which it is less than a tenth above its lowest value.
 
 # %%
 losses = [loss for _, loss in training(rising, tested, seed=0)]
@@ -286,21 +287,21 @@ plt.ylim(0, 2 * smooth[0])
 plt.show()
 
 # %%
-where = "begins to climb at" if climbs < rates[-1] else "does not climb up to the end of the test,"
+where = "begins to climb at" if climbs < rates[-1] else "does not climb before the test ends at"
 say(
     f"The loss {where} **{climbs:.2g}**, which is {climbs / BASELINE.lr:.0f} times the baseline's rate and "
     f"{climbs / 0.01:.0f} times the peak of 0.01."
 )
 
 # %% [markdown]
-# That rate is a limit, not the peak to use. The test spends only a few steps at each rate, and averaging
-# delays the curve. How far below it the best rate lies, we find out by training: later we compare 0.003,
-# 0.01, and 0.03.
+# That rate is a limit, not the peak to use. The test spends only a few steps near each rate, and averaging
+# delays the curve. To find out how far below the limit the best rate lies, we have to train. Later, we
+# compare 0.003, 0.01, and 0.03.
 #
 # ## Write it
 #
-# **A triangle.** The rate rises for `half` steps and falls for `half` steps, over and over. We need its
-# height above the valley, as a number between 0 and 1.
+# **A triangle.** The rate rises for `half` steps and falls for `half` steps, over and over. Our function
+# returns its height at a given step, from 0 at the lowest point to 1 at the highest.
 
 
 # %%
@@ -312,11 +313,11 @@ def height(step, half):
 [height(step, 4) for step in range(10)]
 
 # %% [markdown]
-# The list goes up to 1 in four steps and down to 0 in four.
+# The height rises to 1 in four steps, falls to 0 in the next four, and then rises again.
 #
 # **One cycle.** If we know when training will stop, one cycle is enough: a quick rise, then one long fall.
-# Here both follow half a cosine wave, which is fast.ai's version and torch's default. (Smith and Topin used
-# straight lines and a short third phase.)
+# Here, each of them follows half a cosine wave, as in fast.ai's version and by default in torch. (Smith and
+# Topin used straight lines and a short third phase.)
 
 
 # %%
@@ -331,9 +332,9 @@ def one_cycle(step, steps, first, middle, last, rise):
 
 
 # %% [markdown]
-# With the default settings of `OneCycle`, the rate starts at a 25th of the peak, reaches the peak after a
-# quarter of the run, and ends at a ten-thousandth of its first value. The same function moves the
-# momentum, from 0.95 down to 0.85 and back.
+# With the default settings of `OneCycle`, the rate starts at 1/25 of the peak, reaches the peak after a
+# quarter of the run, and ends at 1/10,000 of its first value. The same function moves the momentum from
+# 0.95 down to 0.85 and back.
 
 # %%
 clock = range(100)
@@ -344,20 +345,21 @@ plt.show()
 
 # %%
 say(
-    f"The momentum is lowest, {min(momenta):g}, at step {momenta.index(min(momenta))}. At that step the "
-    f"rate is at its peak of {max(factors):g} times the constant one."
+    f"The momentum reaches its lowest value, {min(momenta):g}, at step {momenta.index(min(momenta))}. At that "
+    f"step, the rate is at its peak, {max(factors):g} times the constant rate."
 )
 
 # %% [markdown]
-# **Why the opposite direction?** SGD with momentum m adds earlier steps to the current one. If the gradient
-# is always 1, a step grows to 1 + m + m² + … = 1 / (1 - m) learning rates: 20 for m = 0.95, 6.7 for 0.85.
-# So lr / (1 - m) is the *effective step*, and one-cycle shortens it when the rate is highest. Our baseline
-# uses AdamW, which averages gradients instead of adding them. There, the momentum (beta1) sets only how
-# long old gradients are remembered, so this argument does not carry over.
+# **Why the opposite direction?** SGD with momentum m adds m times the previous step to the current one. If
+# the gradient is always 1, a step grows to 1 + m + m² + … = 1 / (1 - m) times the learning rate: 20 times
+# for m = 0.95, and 6.7 times for 0.85. So lr / (1 - m) is the *effective step*. By lowering the momentum,
+# one-cycle keeps this step from growing as much as the rate. Our baseline uses AdamW, which averages
+# gradients instead of adding them. There, the momentum (beta1) sets only how long old gradients are
+# remembered, so this argument does not apply.
 #
 # ## Check it
 #
-# First, our functions must match those in the package. The last line says where one-cycle is halfway
+# First, our functions must match those in the package. The last line checks where one-cycle stands halfway
 # through a run.
 
 # %% tags=["nbval-check-output"]
@@ -371,8 +373,8 @@ share = one_cycle(500, 1000, 0.04, 1.0, 0.04 / 1e4, 0.25)
 holds(abs(share - 0.75) < 0.01, "halfway, the rate is still at three quarters of its peak")
 
 # %% [markdown]
-# Second, torch provides both schedules as objects that count steps and modify an optimiser. We record the
-# rate and the momentum before each of 100 steps.
+# Second, we compare the package with torch. There, both schedules are objects that count steps and modify
+# an optimiser. We record the rate and the momentum before each of 100 steps.
 
 
 # %%
@@ -394,7 +396,7 @@ def ours(recipe):
 
 
 # %% [markdown]
-# The two must agree at every step, triangles first, then one-cycle.
+# The package and torch must agree at every step. We check the triangles first, then one-cycle.
 
 # %% tags=["nbval-check-output"]
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
@@ -423,18 +425,19 @@ holds(torch.allclose(ours(BASELINE + OneCycle()), theirs, 1e-9, 0), "as torch's 
 # ```
 #
 # The complete script is [`examples/cyclic.py`](../examples/cyclic.py). `OneCycleLR` needs to know the
-# number of steps in advance, and must be stepped once after every optimiser step. It ignores the
-# optimiser's own rate, because the peak that you pass is the rate itself.
+# number of steps in advance. Call its `step` once after every optimiser step. It ignores the optimiser's
+# own rate: the peak that you pass is a learning rate, not a factor.
 #
-# The numbers in this script are chapter 8's, where all seven tricks work together. For one-cycle alone,
-# this chapter uses the defaults of `OneCycle` and varies only the peak. In the script, the default would
-# be `OneCycleLR(optimizer, 10 * LR, steps, pct_start=0.25)`.
+# The numbers in this script come from chapter 8, where all seven tricks work together. In this chapter, we
+# use one-cycle alone, with the defaults of `OneCycle`, and vary only the peak. In the script, these defaults
+# would be `OneCycleLR(optimizer, 10 * LR, steps, pct_start=0.25)`.
 #
 # ## Which part does the work?
 #
-# One-cycle differs from the baseline in its higher rate, its fall, and its rise with the moving momentum.
-# Between the constant rates and one-cycle, we place a **cosine**: the rate starts at its highest value and
-# falls to zero along half a cosine wave, with no rise and with the baseline's momentum.
+# One-cycle differs from the baseline in three ways: its higher rate, its fall, and its rise with the changing
+# momentum. To tell them apart, we add a schedule between the constant rate and one-cycle, the **cosine**.
+# Its rate starts at the highest value and falls to zero along half a cosine wave. It has no rise, and it
+# keeps the baseline's momentum.
 
 
 # %%
@@ -451,8 +454,8 @@ recipes["constant 0.003"] = replace(BASELINE, lr=0.003)
 recipes["one-cycle 0.03"] = BASELINE + OneCycle(peak=30)
 
 # %% [markdown]
-# Seeds and images are those of the three recipes that we have watched. (In the line below the cell, an
-# *arm* is a recipe.)
+# We use the same seeds and images as for the three recipes above. (In the line below the cell, an *arm* is a
+# recipe.)
 
 # %%
 runs = train_arms(recipes, data, images=half, evaluations=1)
@@ -463,14 +466,14 @@ for name, found in runs.items():
 # %% [markdown]
 # ### One change at a time, at the same highest rate
 #
-# We go from the baseline to one-cycle in four steps. From the second on, all networks are refreshed and
-# the highest rate is 0.01:
+# We go from the baseline to one-cycle in four changes. After the first, all networks are refreshed. After
+# the second, the highest rate is always 0.01.
 #
-# - **refresh**: the baseline, before and after the refresh;
-# - **higher rate**: the constant rate goes from 0.001 to 0.01;
-# - **fall**: the constant rate of 0.01 becomes a cosine from 0.01;
-# - **rise and momentum**: the cosine becomes one-cycle with a peak of 0.01. (We have not separated the
-#   two.)
+# - **Refresh**: we refresh the baseline.
+# - **Higher rate**: we raise the constant rate from 0.001 to 0.01.
+# - **Fall**: we replace the constant rate of 0.01 with a cosine from 0.01.
+# - **Rise and momentum**: we replace the cosine with one-cycle at a peak of 0.01. (We have not separated the
+#   rise from the momentum.)
 
 # %%
 stages = {
@@ -484,8 +487,8 @@ levels = [100 * mean(found) for found in stages.values()]
 ups = [after - before for before, after in pairwise(levels)]
 
 # %% [markdown]
-# A bar goes from the mean before a step to the mean after it. The number below it is the difference in
-# points. Dots are single seeds.
+# Each bar goes from the mean before a change to the mean after it. The number below the bar is the
+# difference in points. Each dot is one seed.
 
 # %%
 plt.figure(figsize=(7, 3.6), layout="constrained")
@@ -506,24 +509,25 @@ gaining = [part for part in worth if "higher" in worth[part]]
 losing = [part for part in worth if "lower" in worth[part]]
 unclear = [part for part in worth if part not in gaining + losing]
 say(
-    f"From start to end, accuracy changes by about {levels[-1] - levels[0]:.0f} points. Clear gains: "
+    f"From start to end, accuracy changes by {levels[-1] - levels[0]:+.1f} points. Clear gains: "
     f"**{', '.join(gaining) or 'none'}**. Clear losses: {', '.join(losing) or 'none'}. Not clear: "
     f"{', '.join(unclear) or 'none'}."
 )
 unrepaired = gained(stale["constant 0.01"], stale["constant 0.001"])
 if "higher" in worth["higher rate"] and "higher" not in unrepaired:
     say(
-        f"Without the refresh, we would have missed what the higher rate is worth. As trained, a constant "
+        f"Without the refresh, we would have missed the gain from the higher rate. As trained, a constant "
         f"rate of 0.01 is {unrepaired}, compared with 0.001."
     )
 
 # %% [markdown]
 # ### The fall: at the same rate, and at the best rate
 #
-# What a fall gains depends on the question. *If I keep my rate and only let it fall* asks for equal
-# starting rates. *If I may choose the rate for either shape* asks for the best constant rate against the
-# best cosine. A falling rate is on average half its start, so its best start may well be higher. The figure
-# shows the means of all recipes.
+# How much the fall gains depends on what you ask. *What if I keep my starting rate and let it fall?* Then we
+# must compare equal starting rates. *What if I choose the best rate for each schedule?* Then we must compare
+# the best constant rate with the best cosine. On average, the rate of a cosine is half its starting rate, so
+# its best starting rate may well be higher than the best constant rate. The figure shows the means of all
+# recipes.
 
 # %%
 ways = {"constant, as trained": stale, "constant, refreshed": fresh}
@@ -546,15 +550,15 @@ def best(shape, found):
 # %%
 tops = [best(shape, fresh) for shape in ("constant", "cosine", "one-cycle")]
 say(
-    "Refreshed, the best recipe of each shape is "
+    "After the refresh, the best recipes of the three schedules are "
     + ", ".join(f"{top} ({mean(fresh[top]):.3f})" for top in tops)
     + f". As trained, the best constant rate is {best('constant', stale).split()[1]} "
     f"({mean(stale[best('constant', stale)]):.3f})."
 )
 
 # %% [markdown]
-# The table answers both questions. Each entry says where the cosine is, compared with the constant rate.
-# "Best" is the best mean in that column.
+# The table answers both questions. Each entry compares the accuracy with a cosine to that with a constant
+# rate. The "best" rate of each is the one with the highest mean in that column.
 
 # %%
 import pandas as pd
@@ -577,51 +581,52 @@ elif "lower" in own_rate:
     finding = "So the fall left **worse weights** than the best constant rate"
 elif "higher" in same_rate:
     finding = (
-        "So the fall improves the weights where the rate is **too high to be kept to the end**. Over a "
-        "constant rate that is chosen as carefully, its gain is **not clear**"
+        "So the fall improves the weights if the rate is **too high to be kept until the end**. Its gain over "
+        "a constant rate that is chosen just as carefully is **not clear**"
     )
 else:
     finding = "So these runs show **no clear gain in the weights** from the fall"
 outer = {"constant 0.001", "constant 0.01", "cosine 0.003", "cosine 0.03"} & {flat, fall}
-edge = f" (At the edge of what we tried: {', '.join(sorted(outer))}.)" if outer else ""
+edge = f" (At the edge of the rates that we tried: {', '.join(sorted(outer))}.)" if outer else ""
 say(
-    f"Refreshed, and **from the same rate**, the cosine is {same_rate} from 0.01, and "
-    f"{answers['both from 0.003'][1]} from 0.003. **Each at its best rate** ({flat} and {fall}), it is "
+    f"After the refresh, and **from the same rate**, the cosine is {same_rate} from 0.01, and "
+    f"{answers['both from 0.003'][1]} from 0.003. With **the best rate for each** ({flat} and {fall}), it is "
     f"{own_rate}. {finding}.{edge}"
 )
 
 # %% [markdown]
 # ### What the rise is for
 #
-# One-cycle adds the rise and the moving momentum to the cosine. We compare the two at both peaks.
+# One-cycle adds the rise and the changing momentum to the cosine. We compare the two schedules at peaks of
+# 0.01 and 0.03.
 
 # %%
 gentle = gained(fresh["one-cycle 0.01"], fresh["cosine 0.01"])
 steep = gained(fresh["one-cycle 0.03"], fresh["cosine 0.03"])
 if "higher" in steep and "higher" not in gentle:
-    finding = "So the rise, with the momentum, **pays at the higher peak** only"
+    finding = "So the rise, together with the momentum, **pays only at the higher peak**"
 elif "higher" in gentle and "higher" not in steep:
-    finding = "So the rise, with the momentum, **pays at the lower peak** only"
+    finding = "So the rise, together with the momentum, **pays only at the lower peak**"
 elif "higher" in steep:
-    finding = "So the rise, with the momentum, **pays** here"
+    finding = "So the rise, together with the momentum, **pays** here"
 elif "lower" in steep or "lower" in gentle:
-    finding = "So the rise, with the momentum, **costs accuracy** here"
+    finding = "So the rise, together with the momentum, **costs accuracy** here"
 else:
     finding = "So these runs show **no clear gain** from the rise and the momentum"
 say(
-    f"Refreshed and compared with the cosine, one-cycle is {gentle} at a peak of 0.01, and {steep} at 0.03. "
-    f"{finding}."
+    f"After the refresh, and compared with the cosine, one-cycle is {gentle} at a peak of 0.01, and {steep} "
+    f"at 0.03. {finding}."
 )
 
 # %% [markdown]
-# All this holds for short runs of one small network. The best rates were chosen and judged on the same
-# validation images, which flatters them a little. One-cycle had two peaks and one setting of all else. In
-# longer runs, the order may change.
+# All this holds for short runs of one small network. We chose and judged the best rates on the same
+# validation images, so their scores are a little too high. For one-cycle, we tried two peaks and left all
+# other settings alone. In longer runs, the order may change.
 #
 # ## Break it
 #
-# **A peak that is too high.** We train one-cycle with peaks of 0.1 and 1 too, with seed 0 and as many
-# images as before. If the loss becomes NaN, we count the run as guessing.
+# **A peak that is too high.** We also train one-cycle with peaks of 0.1 and 1, with seed 0 and as many
+# images as before. If the loss becomes NaN, we give the run the accuracy of guessing.
 
 # %%
 chance = 1 / len(data.classes)
@@ -652,22 +657,22 @@ plt.show()
 harm = {peak: gained([sweep[peak]], [sweep[0.01]], chance) for peak in list(sweep)[1:]}
 harmful = [peak for peak in harm if "lower" in harm[peak]]
 broke = sweep[1.0] < 0.8 * sweep[0.01]
-found = "None of them did clear harm."
+found = "None of these peaks did clear harm."
 if harmful:
     side = "above" if harmful[0] > climbs else "below"
     found = (
-        f"The lowest peak that did harm, {harmful[0]:g}, lies **{side}** the rate at which the loss of the "
-        f"range test began to climb."
+        f"The lowest peak that did clear harm, {harmful[0]:g}, lies **{side}** the rate at which the loss of "
+        f"the range test began to climb."
     )
 say(
-    f"Compared with a peak of 0.01, one-cycle with 0.03 is {harm[0.03]}, with 0.1 {harm[0.1]}, and with 1 "
-    f"**{harm[1.0]}**. {found}"
+    f"Compared with a peak of 0.01, accuracy is {harm[0.03]} at 0.03, {harm[0.1]} at 0.1, and "
+    f"**{harm[1.0]}** at 1. {found}"
 )
 
 # %% [markdown]
-# **Stopped too soon.** One-cycle must know the length of the run. Suppose that it has to stop halfway,
-# where the rate is still at three quarters of its peak. We have scored it there already, so the table
-# compares it with the two constant rates at the same step.
+# **Stopping too early.** One-cycle must know the length of the run in advance. Suppose that we have to stop
+# halfway, where the rate is still at three quarters of its peak. We have already scored the networks there,
+# so the table compares one-cycle with the two constant rates at that step.
 
 # %%
 middle = {name: path[:, 1].T.tolist() for name, path in paths.items()}
@@ -683,26 +688,26 @@ pd.DataFrame(cut, index=["as trained", "refreshed"]).T
 # %%
 at_once, cured_later = cut["against constant 0.001"]
 if "lower" in at_once and "lower" not in cured_later:
-    stopped = "Yes as trained, but not once refreshed"
+    stopped = "Yes as trained, but not clearly when both are refreshed"
 elif "lower" in at_once:
-    stopped = "Yes, even when refreshed"
+    stopped = "Yes, even when both are refreshed"
 elif "lower" in cured_later:
-    stopped = "Yes, once both are refreshed"
+    stopped = "Yes, but only when both are refreshed"
 else:
     stopped = "Not clearly"
 lag = gained(middle["one-cycle 0.01"][1], middle["one-cycle 0.01"][0])
 say(
-    f"Does one-cycle fail if it is stopped halfway? Against the baseline at the same step: **{stopped}**. "
-    f"Compared with its own score as trained, the stopped network is {lag} when refreshed"
+    f"Does one-cycle fail if it is stopped halfway? Compared with the baseline at the same step: "
+    f"**{stopped}**. Compared with its own score as trained, the stopped network is {lag} when refreshed"
     + (", so its averages do lag behind while the rate is high." if "higher" in lag else ".")
 )
 
 # %% [markdown]
 # ## What we have found
 #
-# First, the recorded study. Its runs are much longer and go on until a fixed validation accuracy. "2 times
-# as fast" means half the time, and chapter 0 explains the interval. It scores networks as trained, and its
-# plain rate was tuned for its own length.
+# We begin with the recorded study. Its runs are much longer and go on until they reach a fixed validation
+# accuracy. "2 times as fast" means half the time, and chapter 0 explains the interval. The study scores
+# networks as trained, and the rate of its plain training was tuned for runs of that length.
 
 # %%
 from IPython.display import Markdown
@@ -713,37 +718,38 @@ say(headline("cyclic"))
 Markdown(cyclic.__doc__)
 
 # %% [markdown]
-# The table is the trick's *card*, from the top of its file. Factors in the slot for the rate are
-# multiplied. Only one trick may set the momentum. *Skipped steps* occur with mixed precision (chapter 7).
-# What did our own runs show of it?
+# The table is the trick's *card*, copied from the top of its file. If several tricks set a factor for the
+# rate, the loop multiplies these factors. Only one trick may set the momentum. *Skipped steps* occur with
+# mixed precision (chapter 7). Here is what our own runs say about the card's claims.
 
 # %%
 plain = gained(stale["one-cycle 0.01"], stale["constant 0.001"])
 fair = gained(fresh[best("one-cycle", fresh)], fresh[flat])
 say(
     f"- *Cost: none.* A schedule changes two numbers per step. We have not timed it.\n"
-    f"- *Pays when the length of the run is known.* As trained and compared with the baseline, one-cycle is "
-    f"**{plain}**. Compared with the best constant rate, both refreshed, it is **{fair}**.\n"
+    f"- *Pays when the length of the run is known.* As trained, and compared with the baseline, one-cycle is "
+    f"**{plain}**. At its best peak, and compared with the best constant rate, it is **{fair}** when both are "
+    f"refreshed.\n"
     f"- *Fails when the peak is too high.* "
-    f"{'Yes, at a peak of 1.' if broke else 'We did not reach such a peak.'}\n"
-    f"- *Fails when the run is stopped before its end.* {stopped}, judged halfway against the baseline."
+    f"{'Yes, at a peak of 1.' if broke else 'Training did not break down at a peak of 1.'}\n"
+    f"- *Fails when the run is stopped before its end.* {stopped} (judged halfway, against the baseline)."
 )
 
 # %% [markdown]
 # ### A recipe
 #
-# This is for a network with batch norm that starts from random weights. Without batch norm, there is
+# This recipe is for a network with batch norm that starts from random weights. Without batch norm, there is
 # nothing to refresh.
 #
 # 1. **Run the range test** for your network, data, and batch size.
-# 2. **Use one-cycle.** As a first guess, set the peak to a thirtieth of the rate at which the loss begins
-#    to climb. Compare it with a tenth and a hundredth. Because the rate ends at zero, the averages can
-#    catch up.
+# 2. **Use one-cycle.** As a first guess, set the peak to 1/30 of the rate at which the loss begins to climb.
+#    Compare this peak with 1/10 and 1/100 of that rate. Because one-cycle ends at practically zero, the
+#    averages can catch up.
 # 3. **Refresh batch norm** before you evaluate or save, above all after a high rate.
-# 4. **If you cannot plan the length**, keep a constant rate, the best of three or four, and refresh
+# 4. **If you do not know the length of the run**, use the best of three or four constant rates, and refresh
 #    whenever you evaluate.
 #
-# In code, with `batches` yielding about 2,000 training images, normalised as in training:
+# Here is the recipe in code. `batches` yields about 2,000 training images, normalised as in training.
 #
 # ```python
 # peak = climbs / 30  # then compare climbs / 10 and climbs / 100
@@ -756,8 +762,9 @@ say(
 advice, chosen = climbs / 30, float(fall.split()[1])
 near = "close to" if 0.5 < advice / chosen < 2 else "not close to"
 say(
-    f"In our runs, a thirtieth of the climbing rate is {advice:.2g}. That is {near} the best start of a "
-    f"cosine that we tried, {chosen:g}. Compared with a cosine from 0.01, one from 0.03 is "
+    f"In our runs, 1/30 of the rate at which the loss begins to climb is {advice:.2g}. That is {near} "
+    f"{chosen:g}, the best starting rate of the cosines that we tried. After the refresh, and compared with a "
+    f"cosine from 0.01, one from 0.03 is "
     f"{gained(fresh['cosine 0.03'], fresh['cosine 0.01'])}, and one from 0.003 is "
     f"{gained(fresh['cosine 0.003'], fresh['cosine 0.01'])}."
 )
@@ -769,39 +776,39 @@ say(
 
 # %%
 say(
-    "<details><summary>Answer</summary>For two reasons. When the weights slow down, batch norm's running "
-    "averages catch up with them. And short steps let the weights settle. A refresh does only the first, so "
-    "what is left after it is in the weights. In our runs, a cosine from 0.01, compared with a constant rate "
-    f"of 0.01, was {answers['both from 0.01'][0]} as trained and {same_rate} refreshed. That is the fall at "
-    f"an equal starting rate. With the best rate for each, it was {answers['each at its best'][0]} as "
-    f"trained and {own_rate} refreshed.</details>"
+    "<details><summary>Answer</summary>There are two reasons. First, when the weights slow down, batch norm's "
+    "running averages catch up with them. Second, short steps let the weights settle. A refresh does only the "
+    "first, so a gain that remains after it is in the weights. In our runs, a cosine from 0.01, compared with "
+    f"a constant rate of 0.01, was {answers['both from 0.01'][0]} as trained and {same_rate} refreshed. That "
+    f"is the fall at an equal starting rate. With the best rate for each, the cosine was "
+    f"{answers['each at its best'][0]} as trained and {own_rate} refreshed.</details>"
 )
 
 # %% [markdown]
 # **2. What does the range test not tell you?**
 #
-# <details><summary>Answer</summary>Whether a rate stays harmless over a long run. The test spends only a
-# few steps at each rate, on a network that is still in early training.</details>
+# <details><summary>Answer</summary>It does not tell you whether a rate stays harmless over a long run. The
+# test spends only a few steps near each rate, and the network is still early in its training.</details>
 #
 # **3. The momentum is 0.9 and the rate is 0.1. You set the momentum to 0.95. Which rate keeps SGD's
 # effective step the same?**
 #
-# <details><summary>Answer</summary>0.05: the effective step was 0.1 / 0.1 = 1, and 0.05 / 0.05 is 1
-# again.</details>
+# <details><summary>Answer</summary>0.05. The effective step is lr / (1 - m). It was 0.1 / 0.1 = 1, and
+# 0.05 / 0.05 is 1 again.</details>
 #
 # **4. Your run was interrupted at step 500 of 1,000. You load the weights and the optimiser, build a new
-# `OneCycleLR` for 1,000 steps, and train on. What goes wrong?**
+# `OneCycleLR` for 1,000 steps, and train for the other 500. What goes wrong?**
 #
 # <details><summary>Answer</summary>The new schedule begins at step 0. It rises to the peak again, and the
 # run ends at step 500 of the schedule, with the rate at three quarters of its peak. Save
-# `schedule.state_dict()` in the checkpoint and load it too.</details>
+# `schedule.state_dict()` in the checkpoint, and load it together with the rest.</details>
 #
-# **5. You replace a constant rate by one-cycle and gain two points. Which runs do you need before you may
-# say that the cycle gained them?**
+# **5. You replace a constant rate with one-cycle and gain two points. Which other runs do you need before
+# you can say that the cycle brought the gain?**
 #
-# <details><summary>Answer</summary>Higher constant rates and a plain fall without the rise, with the same
-# seeds and number of images, and all of them refreshed. Otherwise the old rate may have been too low, its
-# averages may have lagged, or the fall alone may have done it.</details>
+# <details><summary>Answer</summary>You need runs with higher constant rates, and runs with a fall but no
+# rise. Use the same seeds and number of images, and refresh all networks. Otherwise, the old rate may have
+# been too low, its averages may have lagged, or the fall alone may have brought the gain.</details>
 #
 # ## Exercises
 #
@@ -854,7 +861,7 @@ check("cyclic", 2, sawtooth)
 # </details>
 #
 # **Exercise 3.** A range test should stop by itself. Return the first step whose loss is more than
-# `factor` times the lowest loss *until then*, or the number of losses if there is none.
+# `factor` times the lowest loss *before it*, or the number of losses if there is no such step.
 
 
 # %%

@@ -19,11 +19,12 @@
 # # 4. Mixup
 #
 # Lay one picture over another, like two slides in a projector, and tell the network how much of each it
-# sees. That is mixup. It is meant to keep a network from memorising its training set. This chapter compares
-# networks twice, after the same number of epochs and when they have learned equally much. Only the second
-# comparison can tell whether mixup *prevents* memorising or merely *slows training down*.
+# sees. That is mixup. It is meant to keep a network from memorising its training set. In this chapter, we
+# compare networks twice: after the same number of epochs, and at the point where they have learned equally
+# much. Only the second comparison can tell whether mixup *prevents* memorising or merely *slows training
+# down*.
 #
-# About 20 minutes to read, and about two to run.
+# About 20 minutes to read, and two to run.
 
 # %% [markdown]
 # Read it here, or run it in
@@ -49,7 +50,7 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The *budget* in this line depends on the device. It chooses the network, the image size and the number of
+# The *budget* in the line above depends on the device. It sets the network, the image size and the number of
 # random seeds. Our data set is Fashion-MNIST: small grey pictures of clothing, shoes and bags.
 
 # %%
@@ -60,8 +61,8 @@ device = BASELINE.world.device()
 data = load().to(device, budget.image_size)
 
 # %% [markdown]
-# Here is the whole idea in one row: an ankle boot fades into a T-shirt. Above each picture is the answer
-# that mixup wants from the network.
+# Here is the whole idea in one row of pictures: an ankle boot fades into a T-shirt. Above each picture is the
+# answer that mixup wants from the network.
 
 # %%
 import matplotlib.pyplot as plt
@@ -78,17 +79,17 @@ show([lam * x[0] + (1 - lam) * x[1] for lam in steps], answers)
 plt.show()
 
 # %% [markdown]
-# Mixup asks for the share of each class that is in the picture, and not for the stronger class alone.
+# Mixup asks for the share of each class in the picture, not only for the class with the larger share.
 #
-# **How we compare.** Runs are compared in pairs that share a seed, the number that fixes all random draws. We
-# call a difference clear if all pairs agree on its sign and the mean is at least 1/√n points for n pairs (0.6
-# points for three). Then we write *higher* or *lower*. Other differences are *about the same* or, if a pair
-# differs by two points or more, *undecided*. A point is one percentage point.
+# **How we compare.** We compare runs in pairs that share a *seed*, the number that fixes all random draws. We
+# call a difference *clear* if all pairs agree on its sign and the mean is at least 1/√n points for n pairs
+# (0.6 points for three). Then we write *higher* or *lower*. We call other differences *about the same* or, if
+# a pair differs by two points or more, *undecided*. A point is one percentage point.
 #
 # ## By hand: four images
 #
-# Now we take one image from each of four classes and give each a partner from the same four. We keep 0.7
-# of the image and add 0.3 of its partner, pixel by pixel.
+# Now we take one image from each of four classes and give each image a partner from the same four. Pixel by
+# pixel, we add 0.7 times the image and 0.3 times its partner.
 
 # %%
 import torch
@@ -99,9 +100,9 @@ show(blended, [f"0.7 {names[i]}\n0.3 {names[j]}" for i, j in enumerate(other)])
 plt.show()
 
 # %% [markdown]
-# Each shows the image with the larger share and a ghost of its partner. What should the network answer? We
-# write each label as a row of probabilities, with a 1 for its class. Then we blend these rows with the same
-# weights.
+# Each picture shows the image with the larger share and a ghost of its partner. What should the network
+# answer? We write each label as a row of probabilities, with a 1 for its class. Then we blend these rows with
+# the same shares, 0.7 and 0.3.
 
 # %%
 import pandas as pd
@@ -114,9 +115,10 @@ pd.DataFrame(targets.numpy().round(2), index=names, columns=data.classes)
 # %% [markdown]
 # Each row is the target of one blended image. It has two non-zero entries: the shares of the two classes.
 #
-# **Why should this prevent memorising?** Zhang et al. 2017 (arXiv 1710.09412) argue that such targets make the
-# network behave linearly between training images: as one image fades into another, its answer changes in
-# proportion. To memorise one wrong label, a network needs the opposite, a sharp exception around one image.
+# **Why should this prevent memorising?** Zhang et al. 2017 (arXiv 1710.09412) argue that such targets make
+# the network behave linearly between training images: as one image fades into another, the network's answer
+# changes in proportion. To memorise one wrong label, a network must do the opposite: it must make a sharp
+# exception for one image.
 #
 # **How much of the partner should we add?** Mixup draws a new share, `lam`, for every batch from the
 # distribution Beta(alpha, alpha). Zhang et al. use alpha between 0.1 and 0.4 on ImageNet, 1 on CIFAR-10, and
@@ -139,16 +141,16 @@ plt.show()
 whole = {which: np.mean(np.minimum(lams, 1 - lams) < 0.05) for which, lams in draws.items()}
 say(
     f"With alpha 0.2, {whole[0.2]:.0%} of the draws leave less than 0.05 for the fainter image, so **in most "
-    f"batches, the images are hardly blended**. With alpha 8, it is {whole[8.0]:.0%}: **nearly every batch is a "
-    "true blend**. With alpha 1, all shares are equally likely."
+    f"batches, the images are hardly blended**. With alpha 8, {whole[8.0]:.0%} of the draws do, so **nearly "
+    "every batch is a true blend**. With alpha 1, all shares are equally likely."
 )
 
 # %% [markdown]
 # ## Write it
 #
-# There is no randomness in the first function: it gets the share and the partners as arguments. `lam` may
-# hold one number for the whole batch or one for each image, and `view` aligns it with the pixels and the
-# classes. The second function draws one share for the batch and a random permutation as the partners.
+# The first function is not random: it gets the share and the partners as arguments. `lam` may hold one number
+# for the whole batch or one for each image, and `view` aligns it with the pixels and the classes. The second
+# function draws one share for the batch, and a random permutation that gives each image its partner.
 
 
 # %%
@@ -167,8 +169,8 @@ def mixup_batch(x, q, alpha, rng):
 # ## Check it
 #
 # First, our functions must match the package's, and blended rows must still be probabilities. Many programs
-# compute two losses instead, one with each label, and blend those. For cross-entropy, this must give the
-# same number, because the loss is linear in the target.
+# do not blend the targets. Instead, they compute two losses, one with each label, and blend those. For
+# cross-entropy, this must give the same number, because the loss is linear in the target.
 
 # %% tags=["nbval-check-output"]
 from fasttricks.tricks import mixup
@@ -185,9 +187,10 @@ same = torch.allclose(cross_entropy(logits, targets), blended_loss)
 holds(same, "blending targets is blending losses")
 
 # %% [markdown]
-# Second, we compare `mix` with two libraries. timm blends image i with image N - 1 - i, and torchvision blends
-# it with the image before it. We replace their random draws with a fixed share of 0.7. (The `False` tells
-# timm not to use CutMix, a relative of mixup.) timm also smooths labels by 0.1 unless you set this to 0.
+# Second, we compare `mix` with two libraries. In a batch of N images, timm blends image i with image
+# N - 1 - i, and torchvision blends it with the image before it. We replace their random draws with a fixed
+# share of 0.7. (The `False` tells timm not to use CutMix, a relative of mixup.) By default, timm also smooths
+# labels by 0.1, so we set this to 0.
 
 # %% tags=["nbval-check-output"]
 import timm.data
@@ -205,12 +208,12 @@ holds(all(same), "torchvision's MixUp gives the same images and targets")
 # %% [markdown]
 # ## In your own loop
 #
-# You do not need this package to use mixup. This is what changes in a plain PyTorch script. Remove the lines
-# marked `-` and add those marked `+`. There, `net` is the network, `inputs` is a batch of images, and `targets`
-# are their class numbers.
+# You do not need this package to use mixup. In a plain PyTorch script, remove the line marked `-` and add the
+# lines marked `+`. In these lines, `net` is the network, `inputs` is a batch of images, and `targets` are
+# their class numbers.
 #
 # ```diff
-#  IMAGES, BATCH, LR = 171_776, 128, 1e-3
+#  IMAGES, BATCH, LR = 138_368, 128, 1e-3
 # +ALPHA = 0.05
 #
 #  ...
@@ -226,14 +229,15 @@ holds(all(same), "torchvision's MixUp gives the same images and targets")
 # ```
 
 # %% [markdown]
-# The whole script is [`examples/mixup.py`](../examples/mixup.py). It blends losses, which we have just found
-# to be the same. Its `ALPHA` of 0.05 comes from a search for a short run with all seven tricks of the course. So
-# small an alpha is nearly plain training, and below, we want to see mixup at work.
+# The complete script is [`examples/mixup.py`](../examples/mixup.py). It blends losses, which we have just
+# found to give the same result. Its `ALPHA` of 0.05 comes from a search for the best settings of a short run
+# with all seven tricks of the course. Such a small alpha is nearly plain training. Below, we want to see
+# mixup at work, so we use larger alphas.
 #
 # With the package, you add the trick to a *recipe*, which says how to train. `BASELINE` is plain training.
-# With `BASELINE + Mixup(0.2)`, the training loop calls `batch_map` on every batch before the network sees
-# it. We compare three recipes from here on. 0.2 stands for the small alphas of Zhang et al., and 8 for the
-# large ones that they use against wrong labels.
+# With `BASELINE + Mixup(0.2)`, the training loop calls `batch_map` on every batch before the network sees it.
+# From here on, we compare three recipes. The alpha of 0.2 stands for the small alphas of Zhang et al., and 8
+# stands for the large ones that they use against wrong labels.
 
 # %%
 recipes = {"plain": BASELINE, "alpha 0.2": BASELINE + Mixup(0.2), "alpha 8": BASELINE + Mixup(8.0)}
@@ -242,9 +246,9 @@ recipes = {"plain": BASELINE, "alpha 0.2": BASELINE + Mixup(0.2), "alpha 8": BAS
 # ## The problem: memorised mistakes
 #
 # Suppose that our labels were made in a hurry. About two in five are wrong, and nobody knows which. To build
-# such a set, we take 512 images and change the labels of some of them to another class, drawn at random. We
-# judge every network of this chapter on the same validation images, at most 2,000. Their labels are right,
-# and no network trains on them.
+# such a training set, we take 512 images and change about 40% of their labels to another class, drawn at
+# random. We judge every network in this chapter on the same validation images, at most 2,000. Their labels
+# are right, and no network trains on them.
 
 # %%
 from dataclasses import replace
@@ -259,7 +263,7 @@ hasty_y = (few.train.y + shift.to(device)) % len(data.classes)
 hasty = replace(few, train=Split(few.train.x, hasty_y))
 
 # %% [markdown]
-# Here are six of the images whose labels are wrong now.
+# Here are six of the images that now have a wrong label.
 
 # %%
 rows = wrong.nonzero()[:6, 0].to(device)
@@ -271,12 +275,12 @@ show(data.normalise(few.train.x[rows]), titles)
 plt.show()
 
 # %% [markdown]
-# These labels follow no rule, so a network can predict them all only by memorising the images.
+# The wrong labels follow no rule, so a network can predict all of them only by memorising the images.
 #
-# `watch` trains one network and looks at it ten times. It notes the epoch (one *epoch* is one pass through the
-# training set) and the validation accuracy. Because we know which labels are wrong, it also notes what
-# fraction of the right and of the wrong training labels the network predicts. All images are whole when we
-# measure, not blended.
+# `watch` trains one network and looks at it ten times. Each time, it records the epoch (one *epoch* is one
+# pass through the training set) and the validation accuracy. Because we know which labels are wrong, it also
+# records two fractions: how many of the right and how many of the wrong training labels the network predicts.
+# We always measure on whole images, not on blended ones.
 
 # %%
 from fasttricks.course import probabilities
@@ -328,9 +332,10 @@ def watch_all(epochs, task, mistaken):  # epochs: how many each recipe gets
 wrong_runs = watch_all({"plain": length}, hasty, wrong)
 
 # %% [markdown]
-# Two helpers read these runs. `at` asks each seed: when one measurement first reached this level, what was
-# another? (Between two looks, it interpolates.) `panels` draws one measurement against another: a line is the
-# mean of the seeds, and the band around it reaches from the lowest seed to the highest.
+# Two helpers read these runs. For each seed, `at` finds the moment when one measurement first reached a given
+# level, and returns another measurement at that moment. (Between two looks, it interpolates.) `panels` plots
+# one measurement against another. Each line is the mean over the seeds, and the band around it reaches from
+# the lowest seed to the highest.
 
 # %%
 from fasttricks.study.style import COLOURS, STYLES
@@ -377,23 +382,23 @@ panels(wrong_runs, ("epoch", "right"), ("epoch", "wrong"), ("epoch", "validation
 last = {key: wrong_runs["plain"][key][:, -1].mean() for key in MEASURED}
 fell = 100 * (wrong_runs["plain"]["validation"].max(1).mean() - last["validation"])
 say(
-    f"After {length} epochs, plain training predicts {last['right']:.0%} of the right labels and "
-    f"**{last['wrong']:.0%} of the wrong ones**. A network that makes its mistakes by chance would match about "
+    f"After {length} epochs of plain training, the network predicts {last['right']:.0%} of the right labels and "
+    f"**{last['wrong']:.0%} of the wrong ones**. If its mistakes were random, it would match about "
     f"{(1 - last['validation']) / 9:.0%} of the wrong ones."
 )
 say(
-    "On the validation images, it ends "
-    + (f"**{fell:.0f} points below its best**." if fell >= 1 else "at its best, or nearly.")
+    "On the validation images, its accuracy ends "
+    + (f"**{fell:.1f} points below its best**." if fell >= 1 else "at its best, or close to it.")
 )
 
 # %% [markdown]
-# A network usually learns the right labels first and memorises the wrong ones later. Where the validation curve
-# falls, further training makes it worse.
+# A network usually learns the right labels first and memorises the wrong ones later. Where the validation
+# curve falls, further training makes the network worse.
 #
 # ## Does mixup prevent it?
 #
-# Now we train with mixup on the same wrong labels. Alpha 0.2 gets as many epochs as plain training. Alpha 8
-# gets two and a half times as many, so that we see what happens later, too.
+# Now we train with mixup on the same images and labels. Alpha 0.2 gets as many epochs as plain training.
+# Alpha 8 gets two and a half times as many, so that we also see what happens later.
 
 # %%
 wrong_runs |= watch_all({"alpha 0.2": length, "alpha 8": 5 * length // 2}, hasty, wrong)
@@ -406,15 +411,15 @@ shares = {
 }
 for kind, share in shares.items():
     say(
-        f"After {length} epochs, plain training predicts {share['plain']:.0%} of the *{kind}* labels, alpha 0.2 "
-        f"{share['alpha 0.2']:.0%}, and alpha 8 **{share['alpha 8']:.0%}**."
+        f"After {length} epochs, the networks predict {share['plain']:.0%} of the *{kind}* labels with plain "
+        f"training, {share['alpha 0.2']:.0%} with alpha 0.2, and **{share['alpha 8']:.0%}** with alpha 8."
     )
 
 # %% [markdown]
-# A network that predicts few of the wrong labels may have been kept from memorising. Or it may be behind with
-# everything, like a network in an earlier epoch. To tell the two apart, we compare **at equal fit**: when the
-# networks predict the same fraction of the *right* training labels. `equal_fit` chooses 90%
-# or, if a run never gets that far, the highest fraction that all runs reach.
+# If a network predicts few of the wrong labels, mixup may have kept it from memorising. Or the network may
+# have learned less of everything, as if it were in an earlier epoch. To tell the two apart, we compare
+# networks **at equal fit**: at the point where they predict the same fraction of the *right* training labels.
+# `equal_fit` chooses 90% or, if a run never gets that far, the highest fraction that all runs reach.
 
 
 # %%
@@ -427,13 +432,14 @@ level = equal_fit(wrong_runs)
 panels(wrong_runs, ("right", "wrong"), ("right", "validation"), level=level)
 
 # %% [markdown]
-# Time runs along these lines, from left to right. If mixup only slows training down, its line coincides with
-# the plain one. If it prevents memorising, its line is lower in the left panel. We compare at the grey line.
+# During training, a network moves along its line from left to right. If mixup only slows training down, its
+# line coincides with the plain one. If mixup prevents memorising, its line is lower in the left panel. We
+# compare the networks at the grey line.
 #
 # The right panel shows what this means for new images. Here, mixup has a rival: *early stopping*, which keeps
-# the network of the epoch with the best validation accuracy. It needs validation images with right labels.
-# So the table also compares each run at the best of its ten looks. (Alpha 8 has more epochs to find its best. And
-# a best that is chosen and scored on the same images is a little too high.)
+# the network from the epoch with the best validation accuracy. It needs validation images with right labels.
+# So the table below also compares each run at the best of its ten looks. (Alpha 8 has more epochs to reach
+# its best. And if we choose and score the best on the same images, its score is a little too high.)
 
 
 # %%
@@ -459,14 +465,14 @@ found_wrong = {name: compare(wrong_runs, name, ("wrong", "validation")) for name
 pd.DataFrame(found_wrong)
 
 # %% [markdown]
-# Each entry compares mixup with plain training. Here is what the table says.
+# Each entry compares mixup with plain training. In words:
 
 # %%
 meaning = {
-    "lower": "has memorised fewer wrong labels, so it does more than slow training down",
-    "higher": "has memorised more wrong labels, not fewer",
-    "same": "has memorised about as many wrong labels, so we see no protection",
-    "undecided": "may have memorised more or fewer wrong labels: these runs cannot tell",
+    "lower": "has memorised fewer wrong labels than plain training, so it does more than slow training down",
+    "higher": "has memorised more wrong labels than plain training, not fewer",
+    "same": "has memorised about as many wrong labels as plain training, so we see no protection",
+    "undecided": "may have memorised more or fewer wrong labels than plain training: these runs cannot tell",
 }
 memory, lines = {}, []
 late = {which: np.mean(at(wrong_runs[which], "right", level, "epoch")) for which in recipes}
@@ -487,19 +493,20 @@ say("\n".join(lines))
 best = "validation accuracy, at its best"
 fitted = "validation accuracy, at equal fit"
 say(
-    f"On new images, alpha 8 is {found_wrong['alpha 8'][fitted]} at equal fit, and "
-    f"**{found_wrong['alpha 8'][best]}** if each network is taken at its best. For alpha 0.2, it is "
-    f"{found_wrong['alpha 0.2'][fitted]}, and **{found_wrong['alpha 0.2'][best]}**."
+    f"On new images, and compared with plain training, alpha 8 is {found_wrong['alpha 8'][fitted]} at equal fit, "
+    f"and **{found_wrong['alpha 8'][best]}** if we take each network at its best. Alpha 0.2 is "
+    f"{found_wrong['alpha 0.2'][fitted]} at equal fit, and **{found_wrong['alpha 0.2'][best]}** at its best."
 )
 
 # %% [markdown]
-# Remember what equal fit means for a slow recipe: by then, it has seen every wrong label more often.
+# Remember that a slow recipe needs more epochs to reach equal fit. By then, it has seen every wrong label
+# more often.
 #
 # ## Right labels
 #
 # Does mixup help if the labels are *right*? We give the same images their true labels back. This time, all
-# three recipes get half as many epochs again as plain training had before, so that a slow one has time to
-# catch up.
+# three recipes get one and a half times as many epochs as plain training had before, so that a slow recipe
+# has time to catch up.
 
 # %%
 none = torch.zeros_like(wrong)
@@ -510,17 +517,17 @@ panels(right_runs, ("epoch", "validation"), ("right", "validation"), level=level
 # %%
 trained, validated = (right_runs["plain"][key][:, -1].mean() for key in ("right", "validation"))
 say(
-    f"At its end, plain training predicts {trained:.0%} of the training labels and {validated:.0%} of the "
-    "validation labels. "
+    f"At the end of plain training, the network predicts {trained:.0%} of the training labels and "
+    f"{validated:.0%} of the validation labels. "
     + (
         "So it **could memorise** its training set."
         if trained > 0.9
-        else "It has not memorised them."
+        else "It has not memorised its training set."
     )
 )
 
 # %% [markdown]
-# The table compares validation accuracy as before, now for right labels.
+# As before, the table compares validation accuracy, but now for training with right labels.
 
 # %%
 found_right = {name: compare(right_runs, name, ("validation",)) for name in MIXED}
@@ -530,17 +537,17 @@ pd.DataFrame(found_right)
 need = {which: np.mean(at(right_runs[which], "right", level, "epoch")) for which in recipes}
 say(
     f"To predict {level:.0%} of the training labels, alpha 8 needs {need['alpha 8'] / need['plain']:.1f} times as many "
-    f"epochs as plain training. At that fit, it is {found_right['alpha 8'][fitted]} on new images, and **at its "
-    f"best, {found_right['alpha 8'][best]}**. Alpha 0.2 at its best is **{found_right['alpha 0.2'][best]}**."
+    f"epochs as plain training. At that fit, it is {found_right['alpha 8'][fitted]} on new images. At its best, it "
+    f"is **{found_right['alpha 8'][best]}**. Alpha 0.2 at its best is **{found_right['alpha 0.2'][best]}**."
 )
 
 # %% [markdown]
-# A line that still rises at the end of the left panel might end higher in a longer run.
+# If a line still rises at the end of the left panel, it might end higher in a longer run.
 #
 # ## A short run
 #
-# Now a run of a single epoch: many different images with right labels, each seen once. `train_arms` trains
-# several recipes with the same seeds.
+# Now we train for a single epoch, on many different images with right labels. Each image is seen once.
+# `train_arms` trains several recipes with the same seeds.
 
 # %%
 short_images = budget.images // 5
@@ -553,17 +560,17 @@ plt.show()
 # %%
 found_short = {which: gained(scores[which], scores["plain"], chance=0.1) for which in MIXED}
 say(
-    f"After this short run, alpha 0.2 is **{found_short['alpha 0.2']}**, and alpha 8 is "
-    f"**{found_short['alpha 8']}**."
+    f"After this short run, and compared with plain training, alpha 0.2 is **{found_short['alpha 0.2']}**, and "
+    f"alpha 8 is **{found_short['alpha 8']}**."
 )
 
 # %% [markdown]
 # ## Break it
 #
-# The line that blends the labels is where real code goes wrong, and it raises no error. We make three such
-# mistakes on purpose. In each, the images are blended correctly. The first leaves the labels whole. The
-# second blends each label with that of a stranger, an image other than the partner. The third swaps the
-# shares, so that the fainter image gets the larger share of the label.
+# In real code, it is easy to blend the labels wrongly, and no error tells you so. We make three such mistakes
+# on purpose. In each, the images are blended correctly. The first mistake leaves the labels whole. The second
+# blends each label with that of a *stranger*, an image drawn independently of the partner. The third swaps
+# the shares, so that the fainter image gets the larger share of the label.
 
 
 # %%
@@ -588,7 +595,7 @@ class Mistaken:
 
 
 # %% [markdown]
-# We train each mistake as in the short run and compare it with correct mixup. All use alpha 0.2.
+# We train with each mistake as in the short run and compare it with correct mixup. All runs use alpha 0.2.
 
 # %%
 mistakes = ("labels not blended", "label of a stranger", "shares swapped")
@@ -605,13 +612,13 @@ listed = "\n".join(f"- {one}: **{cost}**" for one, cost in costs.items())
 say(f"Compared with correct mixup, the validation accuracy is:\n\n{listed}")
 
 # %% [markdown]
-# Alpha 0.2 leaves most images nearly whole, so how can whole labels do harm? The figure of shares has two ends:
-# `lam` is near 0 as often as near 1. Near 0, the nearly whole image is the *partner*, and the label names an
-# image that can hardly be seen.
+# Alpha 0.2 leaves most images nearly whole, so how can whole labels do harm? Look at both ends of the figure
+# of shares: `lam` is near 0 as often as near 1. If it is near 0, the nearly whole image is the *partner*, and
+# the label names an image that can hardly be seen.
 #
-# In a longer run or with a smaller alpha, such a mistake may cost less and live in real code for years. Test
-# for it without training: use ten "images" whose pixels *are* their one-hot labels. Then blended images and
-# blended labels must be the same numbers.
+# In a longer run or with a smaller alpha, such a mistake may cost less and stay in real code for years. You
+# can test for it without training. Use ten "images" whose pixels *are* their one-hot labels. Then blended
+# images and blended labels must be the same numbers.
 
 # %% tags=["nbval-check-output"]
 q = torch.eye(10)
@@ -629,7 +636,7 @@ for mistake in mistakes:
 # %% [markdown]
 # ## What we have found
 #
-# Here is the trick's card, straight from the top of its file.
+# Here is the trick's *card*, copied from the top of its file.
 
 # %%
 from IPython.display import Markdown
@@ -644,14 +651,15 @@ Markdown(mixup.__doc__)
 # comes first, the targets are the same. *Training accuracy* loses its meaning because many programs measure
 # it on the blended batches. Measure it on whole images, as we did.
 #
-# Now we answer our question and hold the card's two promises against our runs. For the first promise, there are
-# four comparisons of networks at their best: two alphas, each with wrong and with right labels.
+# Now we answer our question and check two of the card's claims against our runs: when mixup pays, and when it
+# fails. For the first claim, we have four comparisons of networks at their best: two alphas, each with wrong
+# and with right labels.
 
 # %%
 say(
     f"**Does mixup prevent memorising?** At equal fit, alpha 8 **{memory['alpha 8']}**. To get there, it needs "
-    f"{late['alpha 8'] / late['plain']:.1f} times as many epochs as plain training with wrong labels, and "
-    f"{need['alpha 8'] / need['plain']:.1f} times as many with right ones. Alpha 0.2 {memory['alpha 0.2']}."
+    f"{late['alpha 8'] / late['plain']:.1f} times as many epochs as plain training with wrong labels. (With right "
+    f"labels, it needs {need['alpha 8'] / need['plain']:.1f} times as many.) Alpha 0.2 {memory['alpha 0.2']}."
 )
 
 # %%
@@ -662,31 +670,34 @@ for side, those in sides.items():
         those += [f"{which} with {case}" for which in MIXED if side in entries[which][best]]
 better, worse = (f"{len(s)} of 4" + f" ({', '.join(s)})" * bool(s) for s in sides.values())
 held = {0: "did not hold", 4: "held"}.get(len(sides["higher"]), "held only in part")
-verdict = f"So the promise **{held}**."
+verdict = f"So the claim **{held}**."
 if trained < 0.9 or last["wrong"] < 0.5:
-    verdict = "But plain training did not memorise its labels here, so **this is no test**."
+    verdict = (
+        "But plain training did not memorise its labels here, so **this does not test the claim**."
+    )
 say(
-    f"**Does it pay when the network could memorise its training set?** It is clearly better in {better}, and "
-    f"clearly worse in {worse}. {verdict}"
+    f"**Does mixup pay when the network could memorise its training set?** Compared with plain training, it is "
+    f"clearly better in {better}, and clearly worse in {worse}. {verdict}"
 )
 
 # %%
 behind = " and ".join(which for which in MIXED if "lower" in found_short[which])
 say(
-    "**Does it fail when the run is short?** After one epoch, it is clearly worse with "
+    "**Does mixup fail when the run is short?** After one epoch, it is clearly worse with "
     f"**{behind or 'neither alpha'}**."
 )
 
 # %% [markdown]
-# Our recorded study asks something else: how *soon* does training reach a fixed accuracy? The *seven tricks* are
-# those of this course, and a ratio above 1 means that the second time is shorter.
+# Our recorded study asks a different question: how long does training take to reach a fixed accuracy? The
+# *seven tricks* are those of this course. A ratio above 1 means that the second of the two times is shorter.
 
 # %%
 say(headline("mixup"))
 
 # %% [markdown]
-# **A rule of thumb**, which is only a hint. It comes from one data set, one small network and one draw of images
-# and wrong labels. With about twenty comparisons on this page, one or two points may be chance.
+# Here is **a rule of thumb**, but it is only a hint. It comes from one data set, one small network and one
+# draw of images and wrong labels. With about twenty comparisons on this page, a difference of one or two
+# points may be chance.
 
 # %%
 advice = []
@@ -702,34 +713,34 @@ for case, found in {
 say("\n".join(advice))
 
 # %% [markdown]
-# Compare on your own validation images, with at least three seeds, and keep the best network of each run.
-# Whatever seems to *prevent* something, compare it at equal fit, too.
+# Compare on your own validation images, with at least three seeds, and keep the best network of each run. If
+# a trick seems to *prevent* something, compare the networks at equal fit, too.
 #
 # We tried only two alphas, no large networks, and no runs of hundreds of epochs. fast.ai's notes on
 # [imagenette](https://github.com/fastai/imagenette) say that augmentation such as mixup tends to help only in
-# runs of 80 epochs and more.
+# runs of 80 epochs or more.
 #
 # ## Questions
 #
-# **1. Why must image and label share one coefficient?**
+# **1. Why must we blend the image and the label with the same share?**
 #
 # <details><summary>Answer</summary>The target says what is in the picture. With a different share, it
 # would ask for an answer that the picture does not support.</details>
 #
-# **2. Your mixup run has a training loss that stays well above zero. Is it stuck?**
+# **2. The training loss of your mixup run stays well above zero. Is the run stuck?**
 #
 # <details><summary>Answer</summary>Perhaps not. A blended target has non-zero entropy, and no network can
 # push its loss below that value. Exercise 2 computes it.</details>
 #
 # **3. What does alpha close to zero do?**
 #
-# <details><summary>Answer</summary>Nearly every share is 0 or 1, so nearly every image stays whole. This
-# is plain training, with the batch reordered at most.</details>
+# <details><summary>Answer</summary>Nearly every share is close to 0 or 1, so nearly every image stays whole.
+# This is plain training, at most with the images of a batch in another order.</details>
 #
-# **4. In a batch that it leaves unmixed, timm's Mixup still gives targets that do not reach 1. Why?**
+# **4. timm's Mixup leaves a batch unmixed, but its targets still do not reach 1. Why?**
 #
-# <details><summary>Answer</summary>It smooths labels by 0.1 unless you tell it otherwise. If you added
-# your own label smoothing, you would smooth twice.</details>
+# <details><summary>Answer</summary>By default, it smooths labels by 0.1. If you added your own label
+# smoothing, you would smooth twice.</details>
 #
 # **5. After ten epochs, a network with a new trick has memorised half as much as one without. Does the trick
 # prevent memorising?**
@@ -742,7 +753,7 @@ say("\n".join(advice))
 # Replace `raise NotImplementedError` with your code and run the cell. If your answer is wrong, you get a
 # hint.
 #
-# **Exercise 1.** Return the loss of a blended batch from the class numbers `y`, without making any
+# **Exercise 1.** Return the loss of a blended batch from the class numbers `y`, without building any
 # target rows.
 
 
@@ -817,6 +828,6 @@ check("mixup", 3, cutmix)
 #
 # ## Further reading
 #
-# - Zhang et al. 2017, [arXiv 1710.09412](https://arxiv.org/abs/1710.09412): the paper; its list of
-#   experiments is worth copying.
+# - Zhang et al. 2017, [arXiv 1710.09412](https://arxiv.org/abs/1710.09412): the paper on mixup, with a list
+#   of experiments that is worth copying.
 # - Yun et al. 2019, [arXiv 1905.04899](https://arxiv.org/abs/1905.04899): CutMix.

@@ -19,11 +19,11 @@
 # # 5. Label smoothing
 #
 # We usually train a classifier towards certainty: *this is a shirt, with probability 1, and nothing else*.
-# Label smoothing lowers this target a little, and gives what it takes away to all classes in equal parts. It
+# Label smoothing lowers this target a little, and divides what it takes away equally among all classes. It
 # takes one line of code.
 #
-# In one sentence: smoothing makes a network *less sure*, which can make it more honest if it was too sure, and
-# makes it less honest if it was not.
+# In short, smoothing makes a network *less sure*. If the network was too sure, this can make its confidence
+# more honest. If the network was not too sure, smoothing makes its confidence less honest.
 #
 # About 20 minutes to read, and two to run.
 
@@ -52,7 +52,8 @@ print(about())
 
 # %% [markdown]
 # We work with Fashion-MNIST, small grey pictures of ten kinds of clothes. The *budget* in the line above
-# depends on the device. It sets the network, the image size, the images of a run, and the number of seeds.
+# depends on the device. It sets the network, the image size, the number of images in a run, and the number of
+# seeds.
 
 # %%
 from fasttricks import BASELINE, LabelSmoothing, choose_budget, load
@@ -64,7 +65,7 @@ data = load().to(BASELINE.world.device(), budget.image_size)
 # %% [markdown]
 # Here is the idea in one picture: a training image, its usual target and a smoothed one. A target holds a
 # probability for each of the ten classes. *Epsilon* is the share that we take from it and divide equally
-# among all classes. We draw epsilon = 0.3 so that you can see it, but 0.1 is usual.
+# among all classes. In the picture, epsilon is 0.3, so that you can see the effect. The usual value is 0.1.
 
 # %%
 import matplotlib.pyplot as plt
@@ -84,23 +85,23 @@ plt.show()
 # %%
 say(
     f"Smoothing lowers the target of the right class, {data.classes[label]}, from 1 to "
-    f"**{softer[label]:.2f}**. It raises that of every other class from 0 to **{min(softer):.2f}**."
+    f"**{softer[label]:.2f}**. It raises the target of every other class from 0 to **{min(softer):.2f}**."
 )
 
 # %% [markdown]
-# We ask three questions. With smoothing, is a network more *accurate*? Is its *confidence* more honest? Is its
-# *loss* on new images lower?
+# We ask three questions. With smoothing, is a network more *accurate*? Is its *confidence* more honest? Is
+# its *loss* on new images lower?
 #
-# **How we compare.** Runs are compared in pairs that share a seed. We call a difference *clear* if all pairs
-# agree on its sign and the mean is at least 1/√n points for n pairs. A point is 0.01, whether of an accuracy,
-# a confidence or a loss. This is a convention, not a proof.
+# **How we compare.** We compare runs in pairs that share a seed. We call a difference *clear* if all pairs
+# agree on its sign and the mean is at least 1/√n points for n pairs. A point is 0.01 of an accuracy, a
+# confidence or a loss. This rule is a convention, not a proof.
 #
 # ## The problem: confident and wrong
 #
-# We train on only 1,000 labelled images, without smoothing, with as many seeds as the budget gives. `BASELINE`
-# is the *plain* training of chapter 0: AdamW with a constant learning rate and batches of 128 images. The
-# validation images take no part in training. Their first half serves to choose settings. We call the second
-# half *new* images, and measure all results on them.
+# We train on only 1,000 labelled images, without smoothing, with as many seeds as the budget gives.
+# `BASELINE` is the *plain* training of chapter 0: AdamW with a constant learning rate and batches of 128
+# images. The validation images take no part in training. We use the first half of them to choose settings. We
+# call the second half *new* images and measure all results on them.
 
 # %%
 half = len(data.val) // 2
@@ -111,9 +112,10 @@ several = f"{len(plain)} seeds" if len(plain) > 1 else "one seed"
 
 # %%
 say(
-    f"With {several}, a clear difference is at least {clear(len(plain)):.1f} points. Each run saw "
-    f"{budget.images:,} images, so it saw each of the 1,000 labelled ones about {budget.images / 1000:.0f} times: "
-    f"it trained for {budget.images / 1000:.0f} *epochs*. There are {len(new):,} new images."
+    f"With {several}, a clear difference is at least {clear(len(plain)):.1f} points. A run sees "
+    f"{budget.images:,} images in all. So it sees each of the 1,000 labelled images about "
+    f"{budget.images / 1000:.0f} times, which means that it trains for {budget.images / 1000:.0f} *epochs*. There "
+    f"are {len(new):,} new images."
 )
 
 # %% [markdown]
@@ -146,10 +148,11 @@ say(
 )
 
 # %% [markdown]
-# A network is *well calibrated* if its confidence can be taken at its word: of the images on which it is 90 %
-# sure, it gets 90 % right, and the same holds for 60 % or 70 %. An *overconfident* network claims more than
-# that, and an *underconfident* one less. To see this, we sort the images into ten bins by confidence. For each
-# bin, we compute the mean confidence, the share of right answers, and the number of images.
+# A network is *well calibrated* if we can take its confidence at face value: of the images on which it is
+# 90 % sure, it gets 90 % right, and the same holds for 60 % or 70 %. An *overconfident* network gets fewer
+# right than that, and an *underconfident* one gets more right. To see which it is, we sort the images into
+# ten bins by confidence. For each bin, we compute the mean confidence, the share of right answers, and the
+# number of images.
 
 
 # %%
@@ -161,9 +164,9 @@ def reliability(networks, y):
 
 
 # %% [markdown]
-# A plot of these numbers is a *reliability diagram*. On the left, the grey line is an honest network, and
-# points below it are overconfident. On the right is the share of the images that each bin holds. All seeds are
-# pooled, and bins with 20 images or fewer are left out.
+# A plot of these numbers is called a *reliability diagram*. In the left panel, the grey line stands for a
+# well-calibrated network, and points below it mean overconfidence. The right panel shows the share of the
+# images in each bin. We pool all seeds and leave out bins with 20 images or fewer.
 
 
 # %%
@@ -187,8 +190,8 @@ diagram({"plain": plain_new}, f"new images, 1,000 labels, {several}")
 
 # %% [markdown]
 # One number sums up the diagram. The **expected calibration error** is the vertical distance of a point from
-# the grey line, averaged over all images. Even an honest network has a small one, because the share of right
-# answers in a bin is partly luck.
+# the grey line, averaged over all images. Even a well-calibrated network has a small error, because the share
+# of right answers in a bin is partly luck.
 
 
 # %%
@@ -204,16 +207,17 @@ last = plain_bins.iloc[-1]
 errors = [calibration_error(network, new.y) for network in plain_new]
 say(
     f"The rightmost bin holds {last['images'] / plain_bins['images'].sum():.0%} of the images. Their mean "
-    f"confidence is {last['confidence']:.2f}, and the share of right answers {last['right']:.2f}. The expected "
-    f"calibration error is **{sum(errors) / len(errors):.3f}** (mean, {several})."
+    f"confidence is {last['confidence']:.2f}, and their share of right answers is {last['right']:.2f}. The "
+    f"expected calibration error is **{sum(errors) / len(errors):.3f}** (mean, {several})."
 )
 
 # %% [markdown]
 # ## By hand: why softmax never reaches 1
 #
-# Where does so much confidence come from? The *logits* are the numbers that go into the softmax. Suppose that
-# the logit of the right class exceeds the nine others, which are all equal, by some *gap*. Softmax turns the
-# gap into a ratio: the right class is exp(gap) times as probable as any other. We try four gaps.
+# Where does a network's confidence come from? The *logits* are the numbers that go into the softmax. Suppose
+# that the nine wrong classes all have the same logit, and that the logit of the right class is larger by some
+# *gap*. Softmax turns the gap into a ratio: the right class is exp(gap) times as probable as any other. We
+# try four gaps.
 
 # %%
 import math
@@ -229,8 +233,9 @@ def chance_of_right(gap, classes=10):
 # The probability approaches 1 but never reaches it. The usual loss is its negative logarithm, so a wider gap
 # always lowers the loss a little further.
 #
-# Now we smooth by 0.1. The right class is left with 0.91, and each of the nine others gets 0.01. The loss is
-# the *cross-entropy*: each class contributes its target times the negative logarithm of its probability.
+# Now we smooth by 0.1. The target of the right class becomes 0.91, and that of each other class 0.01. The
+# loss is the *cross-entropy*: each class contributes its target times the negative logarithm of its
+# probability.
 
 
 # %%
@@ -252,11 +257,12 @@ plt.legend()
 plt.show()
 
 # %% [markdown]
-# The solid curve never stops falling. The dashed curve has a lowest point, and beyond it, more certainty
+# The solid curve never stops falling. The dashed curve has a lowest point. Beyond it, more certainty
 # *increases* the loss.
 #
-# Where is that point? The cross-entropy is lowest where the probabilities equal the targets. So exp(gap) is
-# the ratio of the right class's target to another's, and the best gap is the logarithm of that ratio.
+# Where is that point? The cross-entropy is lowest where the probabilities equal the targets. There, exp(gap)
+# is the target of the right class divided by the target of any other. So the best gap is the logarithm of
+# this ratio.
 
 
 # %%
@@ -266,17 +272,18 @@ def best_gap(eps, classes=10):
 
 # %%
 say(
-    f"For an epsilon of 0.1, the formula gives a best gap of **{best_gap(0.1):.2f}**. For 0.9, it is only "
-    f"{best_gap(0.9):.2f}. Even at the best gap, the loss for 0.1 is {min(softer_loss):.2f}, not 0."
+    f"For an epsilon of 0.1, the formula gives a best gap of **{best_gap(0.1):.2f}**. For 0.9, the best gap is "
+    f"only {best_gap(0.9):.2f}. With an epsilon of 0.1, even the best gap has a loss of {min(softer_loss):.2f}, "
+    f"not 0."
 )
 
 # %% [markdown]
-# So never compare a smoothed loss with a usual one. From here on, the *ordinary loss* is computed with the true
-# labels, whatever the network was trained with.
+# So never compare a smoothed loss with a usual one. From here on, *ordinary loss* means the loss for the true
+# labels without smoothing, whatever the network was trained with.
 #
 # ## Write it
 #
-# The trick is one line, a function of the targets. It costs almost nothing.
+# The trick is one line of code that changes the targets. It costs almost no time.
 
 
 # %%
@@ -285,11 +292,12 @@ def smooth(q, eps):
 
 
 # %% [markdown]
-# Here, `q` holds one row of targets per image. A usual row is *one-hot*: 1 for one class and 0 for all others.
+# Here, `q` holds one row of targets per image. A usual row is *one-hot*: 1 for one class and 0 for all
+# others.
 #
 # ## Check it
 #
-# Our function gives the same result as the package's, and its rows are still probabilities.
+# Our function must give the same result as the package's, and its rows must still be probabilities.
 
 # %% tags=["nbval-check-output"]
 from fasttricks.tricks import smoothing
@@ -301,8 +309,8 @@ sums = smooth(onehots, 0.3).sum(1)
 holds(torch.allclose(sums, torch.ones(64)), "each smoothed row still sums to 1")
 
 # %% [markdown]
-# PyTorch has label smoothing built in, and so has timm, the library that our networks come from. Both compute
-# the same loss as we do.
+# PyTorch has label smoothing built in, and so has timm, the library that our networks come from. Both must
+# compute the same loss as we do.
 
 # %% tags=["nbval-check-output"]
 from timm.loss import LabelSmoothingCrossEntropy
@@ -315,8 +323,8 @@ timms = LabelSmoothingCrossEntropy(0.1)(logits, y)
 holds(abs(ours - timms).item() < 1e-6, "timm's LabelSmoothingCrossEntropy gives the same loss")
 
 # %% [markdown]
-# Mixup (chapter 4) blends the targets of two images. Whether we smooth before or after it does not matter.
-# Question 3 asks why.
+# Mixup (chapter 4) blends the targets of two images. It should make no difference whether we smooth before or
+# after mixup. Question 3 asks why.
 
 # %% tags=["nbval-check-output"]
 from fasttricks.tricks.mixup import mix
@@ -329,8 +337,8 @@ holds(torch.allclose(before, after, atol=1e-6), "smoothing and mixing commute")
 # %% [markdown]
 # ## In your own loop
 #
-# In an ordinary PyTorch training loop, remove the line marked `-` and add the line marked `+`. `targets` holds
-# the class numbers of a batch, and `F` is `torch.nn.functional`.
+# In an ordinary PyTorch training loop, remove the line marked `-` and add the line marked `+`. `targets`
+# holds the class numbers of a batch, and `F` is `torch.nn.functional`.
 #
 # ```diff
 #          inputs, targets = normalise(torch.where(flipped, pixels.flip(-1), pixels)), y[rows]
@@ -344,7 +352,7 @@ holds(torch.allclose(before, after, atol=1e-6), "smoothing and mixing commute")
 #
 # ## Use it: 1,000 labels
 #
-# We train with five values of epsilon and the same seeds as before. This is the longest cell of the chapter.
+# We train with five values of epsilon and the same seeds as before. This cell takes longest to run.
 
 # %%
 epsilons = (0.02, 0.05, 0.1, 0.3, 0.9)
@@ -352,9 +360,9 @@ recipes = {f"epsilon {eps:g}": BASELINE + LabelSmoothing(eps) for eps in epsilon
 smoothed = train_arms(recipes, few, evaluations=1)
 
 # %% [markdown]
-# Do the gaps end where the formula says? For a real image, the nine other logits differ. So we measure the
-# logarithm of the largest probability over the *mean* of the nine others. We take the median over the images,
-# and the mean over the seeds.
+# Do the gaps end where the formula says? For a real image, the nine other logits differ. So we divide the
+# largest probability by the *mean* of the nine others, and the gap is the logarithm of that ratio. We take
+# the median over the images, and the mean over the seeds.
 
 # %%
 from statistics import fmean
@@ -387,7 +395,7 @@ plt.show()
 misses = [abs(ended - best_gap(asked)) for ended, asked in zip(gaps_known, epsilons, strict=True)]
 say(
     f"Without smoothing, the gap on training images is {plain_known_gap:.1f}. With smoothing, the measured gaps "
-    f"miss the curve by {fmean(misses):.2f} on average. "
+    f"differ from the curve by {fmean(misses):.2f} on average. "
     + (
         "That is less than 0.5: **smoothing puts the gaps where the formula says**."
         if fmean(misses) < 0.5
@@ -395,18 +403,18 @@ say(
     )
 )
 say(
-    f"From no smoothing to an epsilon of 0.1, the gap on *new* images goes from {plain_new_gap:.1f} to "
-    f"**{gaps_new[2]:.1f}**."
+    f"On *new* images, the gap is {plain_new_gap:.1f} without smoothing, and **{gaps_new[2]:.1f}** with an "
+    f"epsilon of 0.1."
 )
 
 # %% [markdown]
-# Only training targets are smoothed. But the same weights compute all logits, so the gaps of new images change
-# too.
+# We smooth only the targets of training images. But the same weights compute all logits, so the gaps on new
+# images change, too.
 #
-# Does a smaller gap make the confidence more honest? We compare smoothing with **temperature scaling** (Guo et
-# al. 2017), which divides the logits of a finished plain network by one number, the *temperature*. A
-# temperature above 1 shrinks all gaps. It needs no training, and the accuracy stays, because the largest logit
-# remains the largest.
+# Does a smaller gap make the confidence more honest? We compare smoothing with **temperature scaling** (Guo
+# et al. 2017). It divides the logits of a finished plain network by one number, the *temperature*. A
+# temperature above 1 shrinks all gaps. Temperature scaling needs no further training. It leaves the accuracy
+# as it is, because the largest logit remains the largest.
 
 
 # %%
@@ -422,9 +430,9 @@ def best_temperature(run):
 
 
 # %% [markdown]
-# We choose epsilon and the temperature on the first half of the validation images, by the calibration error.
-# Temperature scaling has an advantage: each network picks one of 91 temperatures, and all seeds share one of
-# five epsilons.
+# On the first half of the validation images, we choose the epsilon and the temperatures with the lowest
+# calibration error. This gives temperature scaling an advantage: each network gets its own out of 91
+# temperatures, but all seeds share one of five epsilons.
 
 # %%
 scaling, on_first_half = "temperature scaling", {}
@@ -439,7 +447,8 @@ few_methods[scaling] = [tempered(predicted, temperature) for predicted, temperat
 
 # %% [markdown]
 # On the new images, we compute accuracy, calibration error and ordinary loss. We also split the loss into two
-# parts that add up to it: the contributions of the images with right answers and with wrong answers.
+# parts that add up to it: one part comes from the images with right answers, the other from those with wrong
+# answers.
 
 
 # %%
@@ -483,8 +492,8 @@ listed = ", ".join(f"{value:.2f}" for value in temperatures)
 names = list(smoothed)
 edge = " (at the edge of those tried)" if chosen in (names[0], names[-1]) else ""
 say(
-    f"We chose **{chosen}**{edge} and temperatures of {listed}. Beside plain training, this is what they do on "
-    f"new images:"
+    f"We chose **{chosen}**{edge}. For {scaling}, we chose {listed} (one value per seed). Compared with plain "
+    f"training, this is what the two methods do on new images:"
 )
 say(f"- **Accuracy** with {chosen}: {few_smoothing['accuracy']}.")
 say(
@@ -496,12 +505,12 @@ say(
     f"**{few_scaling['ordinary loss']}**."
 )
 say(
-    f"If we compare the two methods directly, the calibration error of {chosen} is "
+    f"Compared directly with {scaling}, the calibration error with {chosen} is "
     f"**{few_rivals['calibration error']}**."
 )
 
 # %% [markdown]
-# The diagram shows the same three methods.
+# The diagram shows plain training and the two methods.
 
 # %%
 three = {name: few_methods[name] for name in ("plain", chosen, scaling)}
@@ -515,49 +524,51 @@ told = [
 ]
 excess = compared["mean confidence"] - compared["accuracy"]
 say(
-    f"If we compare mean confidence with accuracy, {', '.join(told)}."
+    f"When we compare mean confidence with accuracy, we find that {', '.join(told)}."
     + (
-        " So **epsilon must fit the network**: without smoothing it is too sure, and with 0.3 too unsure."
+        " So **epsilon must fit the network**: it is too sure without smoothing, and not sure enough with 0.3."
         if min(excess["plain"], -excess["epsilon 0.3"]) > max(abs(excess[chosen]), 0.01)
         else ""
     )
 )
 
 # %% [markdown]
-# **Where does the loss come from?** The calibration error looks at the probability of the answer, the loss at
-# that of the *true* class. They differ where the answer is wrong. So we compare the two parts of the loss.
+# **Where does the loss come from?** The calibration error depends on the probability of the network's answer.
+# The loss depends on the probability of the *true* class. The two probabilities differ when the answer is
+# wrong. So we compare the two parts of the loss.
 
 # %%
 say(
-    f"Beside plain training, the part from right answers is {few_smoothing['from right answers']} with {chosen}, "
-    f"and the part from wrong answers is {few_smoothing['from wrong answers']}."
+    f"Compared with plain training, the part from right answers is {few_smoothing['from right answers']} with "
+    f"{chosen}, and the part from wrong answers is {few_smoothing['from wrong answers']}."
 )
 more = few_means.loc[chosen] - few_means.loc[scaling]
 part = max(("from right answers", "from wrong answers"), key=more.get)
 loses = {
-    "higher": f"**Most of what smoothing loses comes {part}.**",
+    "higher": f"**Most of the extra loss comes {part}.**",
     "lower": "So **smoothing has the lower loss**.",
 }
 say(
-    f"Beside {scaling}, the whole loss with {chosen} is {few_rivals['ordinary loss']}, the part from right answers "
-    f"{few_rivals['from right answers']}, and the part from wrong answers {few_rivals['from wrong answers']}. "
+    f"Compared with {scaling}, the whole loss with {chosen} is {few_rivals['ordinary loss']}. The part from right "
+    f"answers is {few_rivals['from right answers']}, and the part from wrong answers is "
+    f"{few_rivals['from wrong answers']}. "
     + next(
         (text for word, text in loses.items() if word in few_rivals["ordinary loss"]),
-        "So **neither method has the clearly lower loss**.",
+        "So **neither method has a clearly lower loss**.",
     )
 )
 
 # %% [markdown]
 # If the answer is wrong, the loss depends on how the rest of the probability is split among the nine other
-# classes. A smoothed target asks for an equal split, whatever the image shows, so it rewards forgetting that a
-# shirt looks more like a coat than like a bag. Müller et al. 2019 found such a loss of information. A higher
-# loss from wrong answers would fit this, but not prove it.
+# classes. A smoothed target asks for an equal split, whatever the image shows. So it rewards a network that
+# forgets that a shirt looks more like a coat than like a bag. Müller et al. 2019 found such a loss of
+# information. A higher loss from wrong answers would agree with this, but would not prove it.
 #
 # ## Use it: all labels
 #
-# Now we train on all labels, so that each image is seen a few times at most, and overconfidence has less time
+# Now we train on all labels. A network sees each image a few times at most, so overconfidence has less time
 # to grow. We use the usual epsilon of 0.1. It is *not* tuned here, so this section shows what the usual value
-# does, not the best that smoothing can do. Temperatures are chosen as before.
+# does, not the best that smoothing can do. We choose the temperatures as before.
 
 # %%
 recipes = {"plain": BASELINE, "epsilon 0.1": BASELINE + LabelSmoothing(0.1)}
@@ -571,7 +582,7 @@ all_means = pd.DataFrame({name: scores.mean() for name, scores in all_scores.ite
 all_means.round(3)
 
 # %% [markdown]
-# Here are the diagram and the verdicts.
+# Here are the diagram and the comparisons.
 
 # %%
 all_smoothing = verdicts(all_scores["epsilon 0.1"], all_scores["plain"])
@@ -585,27 +596,29 @@ all_sure = {
 }
 say(
     f"Each run saw {budget.images:,} images, which is {budget.images / len(data.train):.2f} epochs of "
-    f"{len(data.train):,} images. The plain networks are {all_sure['plain']}, and the smoothed ones "
+    f"{len(data.train):,} images. The plain networks are {all_sure['plain']}, and the smoothed ones are "
     f"**{all_sure['epsilon 0.1']}**."
 )
 say(
-    f"With smoothing, the calibration error is **{all_smoothing['calibration error']}**, the ordinary loss "
-    f"**{all_smoothing['ordinary loss']}**, and the accuracy {all_smoothing['accuracy']}. With {scaling}, the "
-    f"calibration error is {all_scaling['calibration error']}, and the loss {all_scaling['ordinary loss']}."
+    f"With smoothing, and compared with plain training, the calibration error is "
+    f"**{all_smoothing['calibration error']}**, the ordinary loss is **{all_smoothing['ordinary loss']}**, and the "
+    f"accuracy is {all_smoothing['accuracy']}. With {scaling}, the calibration error is "
+    f"{all_scaling['calibration error']}, and the ordinary loss is {all_scaling['ordinary loss']}."
 )
 
 # %% [markdown]
-# **What smoothing asks of an honest network.** Think of many images that look alike, of which a share p
-# belongs to some class. Their average target for this class is p in usual training, and (1 - eps) p + eps / K
-# with smoothing, for K classes. The loss is lowest where the probabilities equal the average targets. So
-# smoothing asks for less than the true share wherever p is above 1 / K. A network that complies is
-# underconfident, and its ordinary loss is higher than an honest one's. That hurts you only if you use the
-# probabilities.
+# **What smoothing asks of an honest network.** Think of many images that look alike, and let p be the share
+# of them that belongs to some class. With usual training, their average target for this class is p. With
+# smoothing and K classes, it is (1 - eps) p + eps / K. The loss is lowest where the probabilities equal the
+# average targets. So smoothing asks for less than the true share wherever p is above 1 / K. A network that
+# meets these targets is underconfident, and its ordinary loss is higher than that of an honest network. This
+# matters only if you use the probabilities.
 #
 # ## Break it
 #
-# Now we ask for far too little certainty, again with 1,000 labels. Suppose that a network may decide on its own
-# wherever it is at least 90 % sure, and that a person looks at the other images. How many does it decide?
+# Now we ask for far too little certainty, again with 1,000 labels. Suppose that a network decides on its own
+# wherever it is at least 90 % sure, and that a person looks at the other images. How many images does the
+# network decide?
 
 # %%
 swept = {}
@@ -641,13 +654,13 @@ at_most = verdicts(few_scores["epsilon 0.9"], few_scores["plain"])
 most = few_means.loc["epsilon 0.9"]
 too_unsure = sureness(most["mean confidence"], most["accuracy"])
 say(
-    f"At epsilon 0.9, the networks are **{too_unsure}**. Beside plain training, their accuracy is "
+    f"At epsilon 0.9, the networks are **{too_unsure}**. Compared with plain training, their accuracy is "
     f"{at_most['accuracy']}."
 )
 
 # %% [markdown]
-# With ten classes, the target of the right class falls below 0.9 at an epsilon of 1/9. A network that meets
-# its targets is then never 90 % sure, however often it is right. Would a new threshold help? We let each
+# With ten classes, the target of the right class is below 0.9 if epsilon is above 1/9. Then a network that
+# meets its targets is never 90 % sure, however often it is right. Would a new threshold help? We let each
 # network decide the half of the images on which it is surest.
 
 
@@ -663,14 +676,14 @@ halves = {n: [right_in_surest_half(one) for one in nets] for n, nets in few_meth
 # %%
 by_order = gained(halves["epsilon 0.3"], halves["plain"])
 endings = {
-    "lower": "a new threshold does not repair everything: the order of the images is worse too",
-    "higher": "a new threshold repairs the decision, and the order of the images is even better",
-    "about the same": "a new threshold repairs the decision",
+    "lower": "a new threshold does not repair everything: the network's confidence also ranks the images worse",
+    "higher": "a new threshold repairs the decisions, and the network's confidence even ranks the images better",
+    "about the same": "a new threshold repairs the decisions",
 }
 ending = next((text for word, text in endings.items() if word in by_order), "we cannot tell")
 say(
-    f"Without smoothing, a network is right on {fmean(halves['plain']):.1%} of its surest half. With epsilon 0.3, "
-    f"this share is {by_order}. So **{ending}**."
+    f"Without smoothing, a network is right on {fmean(halves['plain']):.1%} of the half on which it is surest. "
+    f"With epsilon 0.3, this share is {by_order}. So **{ending}**."
 )
 
 # %% [markdown]
@@ -715,28 +728,29 @@ say(
     + (
         "So **smoothing is worth a try there**."
         if beats
-        else "So **we would leave smoothing out there**: temperature scaling needs no training."
+        else "So **we would leave smoothing out there**: temperature scaling needs no further training."
     )
 )
 spoiled = [measure for measure in good if f"{measure} with all labels" in harmed]
 say(
     "With all labels, we tried only the usual epsilon of 0.1. "
     + (
-        f"**It clearly worsened the {' and the '.join(spoiled)}.** A smaller one may do less harm."
+        f"**It clearly worsened the {' and the '.join(spoiled)}.** A smaller value may do less harm."
         if spoiled
-        else "**It did no clear harm.** Another one may do better or worse."
+        else "**It did no clear harm.** Another value may do better or worse."
     )
 )
 
 # %% [markdown]
-# **Why, then, do so many recipes smooth?** Mostly for accuracy, in long training with many images and many
-# classes, which we have not tried. Szegedy et al. 2015 gained about 0.2 points on ImageNet, with epsilon 0.1.
-# Vaswani et al. 2017 used it for translation: the loss became worse, and the translations better. They needed
-# good answers, not good probabilities.
+# **Why, then, do so many recipes smooth?** They do so mostly for accuracy, in long runs with many images and
+# many classes, which we have not tried. Szegedy et al. 2015 gained about 0.2 points on ImageNet, with epsilon
+# 0.1. Vaswani et al. 2017 used smoothing for translation: the loss became worse, but the translations became
+# better. They needed good answers, not good probabilities.
 #
-# Our recorded study asks about *speed*: does smoothing reach a fixed accuracy sooner? (Chapter 0 explains such
-# studies.) Below it is the trick's card. There, q is a target, eps is epsilon, and K is the number of classes.
-# The *slot* is the place in our training code that the trick fills.
+# Our recorded study asks about *speed*: does training with smoothing take less time to reach a fixed
+# accuracy? (Chapter 0 explains such studies.) Below its result is the trick's *card*. There, q is a target,
+# eps is epsilon, and K is the number of classes. The *slot* is the place in our training code that the trick
+# fills.
 
 # %%
 from IPython.display import Markdown
@@ -747,7 +761,7 @@ say(headline("smoothing"))
 Markdown(smoothing.__doc__)
 
 # %% [markdown]
-# Here are the card's claims about confidence, beside what we saw.
+# Did our runs show what the card claims about confidence?
 
 # %%
 started = sureness(few_means["mean confidence"]["plain"], few_means["accuracy"]["plain"])
@@ -762,18 +776,20 @@ for claim, seen in claims.items():
     say(f"- {claim}: **{'seen' if seen else 'not seen'}**.")
 
 # %% [markdown]
-# Here, *pays* means a lower calibration error, not a lower loss. We did not test the claims about *noisy labels*
-# (Lukasik et al. 2020 found that smoothing helps) and about *distillation*, in which one network learns from
-# the probabilities of another, its teacher (Müller et al. 2019 found that smoothed teachers teach worse).
+# Here, *pays* means a lower calibration error, not a lower loss. We did not test two of the card's claims.
+# One is about *noisy labels*: Lukasik et al. 2020 found that smoothing helps. The other is about
+# *distillation*, in which one network learns from the probabilities of another, its teacher: Müller et al.
+# 2019 found that smoothed teachers teach worse.
 #
-# The rule of thumb: **decide first whether you need the answers or the probabilities.**
+# Our rule of thumb: **first decide whether you need the answers or the probabilities.**
 #
 # - **You need only the answers.** Train with and without smoothing, with the same five seeds. Keep smoothing
-#   if its validation accuracy is clearly higher by the rule at the top. Do not decide by the loss.
+#   if its validation accuracy is clearly higher by the rule at the top of this chapter. Do not decide by the
+#   loss.
 # - **You need the probabilities.** Train without smoothing, and compare mean confidence with accuracy on
 #   validation images. If the network is overconfident, try temperature scaling first: it leaves the accuracy
-#   alone, and can be undone.
-# - **You smooth anyway.** Choose epsilon on validation images, and every threshold on confidence anew.
+#   as it is, and you can undo it.
+# - **You smooth anyway.** Choose epsilon on validation images, and choose every confidence threshold anew.
 #   Compare networks by the ordinary loss.
 #
 # ## Questions
@@ -787,10 +803,10 @@ for claim, seen in claims.items():
 # in your code?**
 #
 # <details><summary>Answer</summary>No. Smoothed training asks for (1 - eps) p + eps / K instead of the true
-# share p, so it does not aim at the lowest ordinary loss. It matters only if you use the
+# share p, so it does not aim at the lowest ordinary loss. This matters only if you use the
 # probabilities.</details>
 #
-# **3. Why can smoothing be applied before or after mixup?**
+# **3. Why does it not matter whether we smooth before or after mixup?**
 #
 # <details><summary>Answer</summary>Smoothing multiplies all targets by 1 - eps and adds the constant
 # eps / K. Mixup takes a weighted average of two targets. Its weights sum to 1, so the constant is the same
@@ -799,12 +815,12 @@ for claim, seen in claims.items():
 # **4. You have ten classes and epsilon 0.1. The training loss stops falling at 0.5. Is the network
 # stuck?**
 #
-# <details><summary>Answer</summary>No, it has arrived. The lowest possible loss is the <em>entropy</em> of
-# the target, its cross-entropy with itself. For 0.91 and nine times 0.01, that is 0.50.</details>
+# <details><summary>Answer</summary>No, it can go no lower. The lowest possible loss is the <em>entropy</em>
+# of the target, which is its cross-entropy with itself. For 0.91 and nine times 0.01, it is 0.50.</details>
 #
 # **5. Your network is overconfident, but you cannot train it again. What do you do, and on which images?**
 #
-# <details><summary>Answer</summary>Temperature scaling. Choose the temperature on some images that the
+# <details><summary>Answer</summary>Use temperature scaling. Choose the temperature on some images that the
 # network was not trained on, and measure the calibration error on others.</details>
 #
 # ## Exercises
@@ -812,7 +828,7 @@ for claim, seen in claims.items():
 # Replace `raise NotImplementedError` with your code and run the cell. If your answer is wrong, you get a
 # hint.
 #
-# **Exercise 1.** Turn the formula of the best gap around: which epsilon makes a given gap the best one?
+# **Exercise 1.** Invert the formula for the best gap: return the epsilon that makes a given gap the best one.
 
 
 # %%
@@ -836,8 +852,8 @@ check("smoothing", 1, eps_for)
 # </details>
 #
 # **Exercise 2.** Some texts use another convention: the right class keeps exactly 1 - eps, and each other
-# class gets eps / (K - 1). Write it. It must work on blended rows too: a blend of two one-hot rows must become
-# the same blend of the two smoothed rows.
+# class gets eps / (K - 1). Write it. It must work on blended rows too: a blend of two one-hot rows must
+# become the same blend of the two smoothed rows.
 
 
 # %%

@@ -20,7 +20,7 @@
 #
 # A new network must learn to see before it can tell a shoe from a shirt, and much of what it learns may be
 # useful for other tasks, too. Transfer learning starts from weights that were trained on another task. Only
-# the last layer is new, because it belongs to the classes:
+# the last layer is new, because its outputs stand for the classes:
 #
 # ```text
 # letters  →  [ body: every layer but the last ]  →  [ head: one output per character ]  trained before
@@ -29,9 +29,9 @@
 # clothes  →  [ body: every layer but the last ]  →  [ head: one output per class ]      starts here
 # ```
 #
-# This chapter measures how much accuracy the better start brings, which part of the body brings it, whether
-# the copied layers should be frozen, and after how many runs the weights have paid for their own training. Its
-# lesson is that looking at the copied layers does not tell which of them help. Only runs can.
+# This chapter measures how much accuracy this start brings, which part of the body brings it, whether the
+# copied layers should be frozen, and after how many runs the weights have paid for their own training. Its
+# lesson is that you cannot see which of the copied layers help. You have to measure it.
 #
 # About 20 minutes to read, and two to run.
 
@@ -62,7 +62,7 @@ print(about())
 # Our own task is Fashion-MNIST, small grey pictures of ten kinds of clothes. The *budget* depends on the
 # device. It sets the network, the image size, the number of images per run, and the number of seeds.
 # `BASELINE` is the plain training of chapter 0: AdamW at a constant learning rate, in batches of 128 images.
-# The other task is to read 858 characters in five fonts.
+# The other task is to recognise 858 characters, drawn in five fonts.
 
 # %%
 import matplotlib.pyplot as plt
@@ -77,8 +77,8 @@ data = load().to(device, budget.image_size)
 letters = load("letters").to(device, budget.image_size)
 
 # %% [markdown]
-# Here are some training images of both tasks, with their labels. Every time that a character is used, it is
-# warped differently.
+# Here are some training images of both tasks, with their labels. Each character is warped differently every
+# time it is used.
 
 # %%
 rows, noise = next(letters.draws(8, torch.Generator().manual_seed(0)))
@@ -89,22 +89,22 @@ plt.show()
 
 # %%
 say(
-    f"The two tasks look quite different. But a computer can draw and label as many characters as we like, while "
-    f"somebody had to label each of the {len(data.train):,} pictures of clothes."
+    f"The two tasks look quite different. But labelled characters are cheap: a computer can draw as many as we "
+    f"like. The {len(data.train):,} pictures of clothes had to be labelled one by one."
 )
 
 # %% [markdown]
 # Chapter 0 explains how we compare. Runs are compared in pairs that share a *seed*, which fixes the random
 # weights and the order of the images. We call a difference clear if all pairs agree on its sign and the mean
 # is at least 1/√n points for n pairs (0.6 points for three). Otherwise we write *about the same* if every
-# pair differs by less than two points, and *undecided* if not. Neither is a verdict.
+# pair differs by less than two points, and *undecided* if not. Neither of these is a verdict.
 #
 # ## The problem: few labels
 #
 # Suppose that we have labels for only 128 clothes, a single batch. We train on them over and over, once from
-# scratch and once from the weights of the network that reads letters. These weights come with the course. (A
-# GPU trains a larger network, and `make_letters` makes its weights now, once.) We measure the accuracy on new
-# images, which are the validation images.
+# scratch and once from the weights of the network that recognises letters. These weights come with the
+# course. (On a GPU, we train a larger network, so `make_letters` makes its weights now, once.) We measure the
+# accuracy on images that the network has not seen, the validation images.
 
 # %%
 from fasttricks.pretrain import make_letters
@@ -134,7 +134,7 @@ say(
     f"After {half / 128:.0f} passes over its 128 images, the network from scratch classifies {100 * known:.0f} % of "
     f"them correctly, and {100 * scratch_end:.0f} % of the new images"
     + (f": **a gap of {gap:.0f} points**. " if gap > 5 else ". ")
-    + f"The pretrained network ends at {100 * pretrained_end:.0f} % of the new images. That is "
+    + f"The pretrained network classifies {100 * pretrained_end:.0f} % of the new images correctly. That is "
     f"**{gained([pretrained_end], [scratch_end], 0.1)}**."
 )
 
@@ -144,11 +144,11 @@ say(
 # ## What did it learn from the letters?
 #
 # We look at the filters of the first layer. A filter multiplies the pixels under it by its weights and adds
-# the products. If its weights sum to about zero, it is blind to flat surfaces, and answers only where the
-# brightness changes, as at an edge. We measure this by the size of the sum, divided by the sum of the sizes.
-# A value of 0 means blind, and 1 is the largest possible value.
+# the products. If its weights sum to about zero, it answers only where the brightness changes, as at an edge.
+# We call such a filter *blind* to flat surfaces. To measure this, we divide the absolute value of the weights'
+# sum by the sum of their absolute values. The result is 0 for a blind filter and at most 1.
 #
-# First we need both sets of weights. A *state* is a dict from the name of each tensor to the tensor.
+# First we need both sets of weights. Each is a *state*, a dict that maps the name of each tensor to the tensor.
 
 # %%
 from fasttricks.models import begin, given_state, head_of
@@ -160,8 +160,8 @@ own = {name: tensor.clone() for name, tensor in net.state_dict().items()}
 given = given_state("letters", budget.model, budget.image_size)
 
 # %% [markdown]
-# Here are the answers of sixteen filters to the same shoe, from the filter that is most blind to flat
-# surfaces to the one that is least. Middle grey means no answer.
+# Here are the answers of sixteen filters of each set to the same shoe. The filters are sorted, and the first
+# one is the most blind to flat surfaces. Middle grey means no answer.
 
 # %%
 from fasttricks.course import answers
@@ -180,8 +180,9 @@ plt.show()
 # %%
 blind = {origin: int((values < 0.05).sum()) for origin, values in flat.items()}
 say(
-    f"With random weights, **{blind['random']} of {len(flat['random'])}** filters are nearly blind to flat surfaces "
-    f"(below 0.05). After training on letters, **{blind['letters']} of {len(flat['letters'])}** are."
+    f"We call a filter nearly blind to flat surfaces if its value is below 0.05. That is true of "
+    f"**{blind['random']} of {len(flat['random'])}** filters with random weights, and of "
+    f"**{blind['letters']} of {len(flat['letters'])}** after training on letters."
 )
 
 # %% [markdown]
@@ -192,9 +193,9 @@ say(
 #
 # ## Write it
 #
-# The body turns an image into a few numbers, called features, and the head turns these into classes. A
-# transplant takes every tensor of the given body, by name, and keeps our own head. If a body does not fit, we
-# raise an error.
+# The body turns an image into a few numbers, called features, and the head turns these into one score per
+# class. A *transplant* copies every tensor of the given body by its name and keeps our own head. If a tensor is
+# missing or has another shape, it raises an error.
 
 
 # %%
@@ -251,8 +252,8 @@ holds(same(begun, net.state_dict()), "torch's load_state_dict(strict=False) give
 holds(report.missing_keys == [f"{head}.weight", f"{head}.bias"], "only the head was missing")
 
 # %% [markdown]
-# Beware of `strict=False`: it raises no error if the whole body is missing, so read the report. It does raise
-# one if a shape is wrong, which is why we dropped the head.
+# Beware of `strict=False`: it raises no error even if the whole body is missing, so read the report. It does
+# raise an error if a shape is wrong, which is why we dropped the head.
 
 # %% tags=["nbval-check-output"]
 try:
@@ -266,7 +267,7 @@ holds(first in report.missing_keys, "with nothing at all, it only reports what i
 
 # %% [markdown]
 # Last, *freezing*: `Transfer(freeze=1.0)` leaves the weights of the body as they are and trains only the head.
-# We take a few steps, to see what moves.
+# We take a few steps and see what changes.
 
 # %%
 with one_line() as tell:
@@ -277,8 +278,8 @@ parameters = [name for name, _ in net.named_parameters() if not transfer.is_head
 means = [name for name in after if name.endswith("running_mean")]
 
 # %% [markdown]
-# Batch norm keeps a running mean and variance of the values that pass through it. They are copied, too, but
-# they are not parameters, so freezing does not stop them.
+# Batch norm keeps a running mean and variance of the values that pass through it. They are copied, too. But
+# they are not parameters, so freezing does not stop them from changing.
 
 # %% tags=["nbval-check-output"]
 holds(all(torch.equal(after[n], given[n]) for n in parameters), "no frozen parameter has moved")
@@ -286,12 +287,12 @@ holds(not any(torch.equal(after[n], given[n]) for n in means), "every running me
 holds(not torch.equal(after[f"{head}.weight"], own[f"{head}.weight"]), "the head has learned")
 
 # %% [markdown]
-# So even in a frozen body the statistics become those of our images. If you don't want this, put the frozen
+# So even in a frozen body, the statistics become those of our images. If you don't want this, put the frozen
 # layers into `eval()` mode after each `net.train()`.
 #
 # ## In your own loop
 #
-# In a plain PyTorch script, the trick is these changes: remove the `-` lines and add the `+` lines. `folder`
+# In a plain PyTorch script, the trick takes a few changes: remove the `-` lines and add the `+` lines. `folder`
 # is what you pass as `--data`: a folder of your own photographs, or nothing for the clothes.
 #
 # ```diff
@@ -299,7 +300,7 @@ holds(not torch.equal(after[f"{head}.weight"], own[f"{head}.weight"]), "the head
 # +from safetensors.torch import load_file
 #  from torchvision import datasets
 #  ...
-#  IMAGES, BATCH, LR = 171_776, 128, 1e-3
+#  IMAGES, BATCH, LR = 138_368, 128, 1e-3
 # +WEIGHTS = "fasttricks/weights/test_resnet-28-letters.safetensors"
 #
 #  ...
@@ -314,10 +315,11 @@ holds(not torch.equal(after[f"{head}.weight"], own[f"{head}.weight"]), "the head
 # ```
 #
 # The complete script is [`examples/transfer.py`](../examples/transfer.py). It ignores the report of
-# `load_state_dict` because these weights fit. With a file of your own, print it. With photographs, raise its
-# `SIZE` from 28 to the size of their training, which is 160 for this network.
+# `load_state_dict` because these weights fit. If you use another file of weights, print the report. If you use
+# photographs, raise `SIZE` from 28 to the image size at which timm's weights were trained, which is 160 for this
+# network.
 #
-# To freeze the body, add two lines. (Instead, the body may learn more slowly than the head: see exercise 3.)
+# To freeze the body, add two lines. (You can also let it learn more slowly than the head: see exercise 3.)
 #
 # ```python
 # for name, parameter in net.named_parameters():
@@ -325,7 +327,7 @@ holds(not torch.equal(after[f"{head}.weight"], own[f"{head}.weight"]), "the head
 # ```
 #
 # The usual weights come from photographs, not from letters. They must be downloaded, so this chapter does not
-# measure their gain. They expect images like those of their own training:
+# measure their gain. They expect images like those on which they were trained:
 #
 # ```python
 # net = timm.create_model("resnet18", pretrained=True, num_classes=10, in_chans=1)
@@ -337,10 +339,10 @@ holds(not torch.equal(after[f"{head}.weight"], own[f"{head}.weight"]), "the head
 # ```
 #
 # *Size:* ResNet-18 halves width and height five times, so a 28-pixel image shrinks to a single position.
-# Enlarging it brings the shapes closer to the size that the filters know. *Normalisation:* use the mean and
-# standard deviation of the other training, not those of your images. *Colours:* with `in_chans=1`, timm sums
-# the three input channels of the first filters. A grey picture has three equal colours, so the answers stay
-# the same. Our package sums them, too:
+# Enlarging the image brings its shapes closer to the size that the filters know. *Normalisation:* use the mean
+# and standard deviation of the other training, not those of your images. *Colours:* with `in_chans=1`, timm
+# sums the three input channels of the first filters. A grey picture in colour has three equal channels, so the
+# answers stay the same. Our package sums the channels, too:
 
 # %% tags=["nbval-check-output"]
 chance = torch.Generator().manual_seed(0)
@@ -354,7 +356,7 @@ holds(torch.allclose(*answered, atol=1e-5), "one summed channel answers as three
 #
 # We compare four starts. *Scratch* and *pretrained* let all layers learn. *Frozen* trains only the head on
 # top of the letters' body. *Frozen random* does the same on top of a random body, and shows what such a head
-# reaches without any transfer. The package has no such start, so we write it: it names no file of weights, and
+# reaches without any transfer. The package has no such start, so we write it: it names no file of weights and
 # gives the body a learning rate of zero.
 
 # %%
@@ -377,9 +379,9 @@ starts = {"scratch": Scratch(), "pretrained": Transfer()}
 starts |= {"frozen": Transfer(freeze=1.0), "frozen random": FrozenRandom()}
 
 # %% [markdown]
-# One learning rate for all would favour the start that it happens to suit, so each start is tuned. Runs use
+# A single learning rate would favour the start that it happens to suit, so we tune each start. Runs use
 # one-cycle (chapter 3), which raises the learning rate to a *peak* and lowers it again. `tune` tries several
-# peaks, as multiples of the baseline's rate, and returns the mean accuracies. With few labels, every seed
+# peaks, given as multiples of the baseline's rate, and returns the mean accuracies. With few labels, every seed
 # gets its own images.
 
 # %%
@@ -406,8 +408,8 @@ def tune(grid, draws=(0,), **asked):
 
 
 # %% [markdown]
-# First trials showed where to look: frozen networks need higher peaks. We tune short runs, with a quarter of
-# the budget's images and seed 0, and show the accuracies.
+# Earlier trials showed where to look: frozen networks need higher peaks. We first tune short runs, with a
+# quarter of the budget's images and seed 0. The table shows their accuracies.
 
 # %%
 low, middle, high = (3, 10, 30), (10, 30, 100), (30, 100, 300)
@@ -417,9 +419,10 @@ short_best = short_found.idxmax().to_dict()
 short_found.T.rename_axis(columns="peak").map("{:.3f}".format).replace("nan", "")
 
 # %% [markdown]
-# The largest number of a row is at the best peak of that start. But the best peaks may be different in longer
-# runs and with few labels, so scratch and pretrained are tuned again: for four times the images, between their
-# two best peaks, and for 128 labels, as the mean of two draws, because 128 images differ much from draw to draw.
+# The largest number in a row marks the best peak of that start. In longer runs or with few labels, another peak
+# may be best, so we tune scratch and pretrained again. For four times the images, we try only the best peaks of
+# these two starts. For 128 labels, we take the mean of two draws, because one draw of 128 images may differ much
+# from the next.
 
 # %%
 both = ("scratch", "pretrained")
@@ -444,15 +447,15 @@ say(
     f"The best peaks are **{chosen_for[0]}** in short runs, {chosen_for[1]} in long ones, and {chosen_for[2]} with "
     "128 labels. "
     + (
-        f"At the edge of the range that we tried, and so perhaps not the best: {', '.join(at_edge)}."
+        f"The range that we tried may be too narrow for {', '.join(at_edge)}: the best peak lies at its edge."
         if at_edge
         else "Where we tried three peaks, the best one is always the middle one."
     )
 )
 
 # %% [markdown]
-# These accuracies have chosen the peaks, so they look a little too good. For the comparison we use other
-# seeds, beginning with 1.
+# We chose the peaks by these accuracies, so the accuracies look a little too good. The comparison therefore
+# uses other seeds, beginning with 1.
 
 # %%
 seeds = range(1, 1 + budget.seeds)
@@ -473,7 +476,7 @@ long = compare(long_best, images=budget.images)
 scarce = compare(few_best, labels=128)
 
 # %% [markdown]
-# The table shows mean accuracies, and what the difference between pairs of runs says.
+# The table shows the mean accuracies, and the difference between the paired runs.
 
 
 # %%
@@ -482,7 +485,7 @@ def against(runs, others):
 
 
 settings = {f"{quarter:,} images": short, f"{budget.images:,} images": long}
-settings[f"{quarter:,} images, from 128"] = scarce
+settings[f"{quarter:,} images, 128 labels"] = scarce
 rows = {}
 for setting, arms in settings.items():
     means = {name: sum(r.val_accuracy for r in arms[name]) / len(seeds) for name in both}
@@ -495,15 +498,15 @@ many, longer, rare = (row["pretrained is"] for row in rows.values())
 ahead = sum("higher" in verdict for verdict in (many, longer, rare))
 passes = [f"{count / len(data.train):.2f}" for count in (quarter, budget.images)]
 say(
-    f"The pretrained network is clearly ahead in **{ahead} of 3** settings. All runs are short: the first two "
-    f"settings are {passes[0]} and {passes[1]} passes over all clothes."
+    f"The pretrained network is clearly ahead in **{ahead} of 3** settings. All runs are short: in the first two "
+    f"settings, they make {passes[0]} and {passes[1]} passes over all the clothes."
 )
 
 # %%
 short_leads = [lead / 100 for lead in gains(short["pretrained"], short["scratch"])]
 long_leads = [lead / 100 for lead in gains(long["pretrained"], long["scratch"])]
 trend = gained(long_leads, short_leads)
-lasts = "We **cannot tell** whether the lead lasts, because it is not clear in both of the first two settings."
+lasts = "We **cannot tell** whether the lead lasts, because the first two settings do not both show a clear one."
 if "higher" in many and "higher" in longer:
     turn = (
         "shrinks"
@@ -519,16 +522,16 @@ if "higher" in many and "higher" in longer:
 say(lasts)
 
 # %% [markdown]
-# Longer trainings were not tried. In object detection, networks from scratch caught up with pretrained ones
-# once they were trained long enough (He et al. 2018, arXiv 1811.08883). We do not compare the lead with 128
-# labels to the others, because its runs do not share their images.
+# We did not try longer training. In object detection, networks from scratch caught up with pretrained ones when
+# they were trained long enough (He et al. 2018, arXiv 1811.08883). We do not compare the lead with 128 labels to
+# the other leads, because those runs used other images.
 #
 # ## Which part brings it?
 #
 # Now we test the story of the edge filters. We copy only a part of the letters' body and leave the rest
 # random: the *first layer* (a convolution and its batch norm), *all but the first layer*, or the *first half*.
-# (The network consists of four groups of layers, called stages. The first half is all that comes before the
-# third.) If the story is true, the first layer alone should bring about as much as the whole body.
+# (The network has four groups of layers, called stages. The first half is everything before the third stage.)
+# If the story is true, the first layer alone should bring about as much as the whole body.
 #
 # `Transfer` also accepts the path of a file, so we save each start.
 
@@ -550,7 +553,7 @@ for part, state in copied.items():
     starts[part] = Transfer(str(file))
 
 # %% [markdown]
-# We check that we copied the filters that we wanted, and no others.
+# We check that we have copied the filters that we wanted, and no others.
 
 # %% tags=["nbval-check-output"]
 filters = [name for name in names if given[name].ndim == 4]
@@ -561,9 +564,9 @@ holds(came["all but the first layer"] == filters[1:], "all but the first layer: 
 holds(came["first half"] == early, "first half: the filters before the third stage")
 
 # %% [markdown]
-# Each part may choose between two peaks, on seed 0: the one of scratch and the one of the pretrained network.
-# Then it runs with the same seeds as the others. In the figure, a dot is a seed, a bar is
-# the mean, and the black line is no longer than the seeds' range.
+# For each part, we choose between two peaks on seed 0: the best one of scratch and the best one of the
+# pretrained network. Then we train with the same seeds as before. In the figure, a dot is a seed, a bar is the
+# mean, and the black line is an interval for that mean. With few seeds, it is little more than their range.
 
 # %%
 part_best = tune(dict.fromkeys(copied, pair)).idxmax().to_dict()
@@ -605,14 +608,15 @@ say(
 )
 
 # %% [markdown]
-# A single part may bring little because each layer was trained to work on what the layer before it sends. If
-# a random layer comes in between, the two no longer fit. Yosinski et al. call such layers *co-adapted*.
+# A single part may bring little because each layer was trained to work on the output of the layer before it. If
+# one of the two is random, they no longer fit. Yosinski et al. call layers that depend on each other in this way
+# *co-adapted*.
 #
 # ## Break it: freeze the body
 #
 # A frozen body needs almost no backward pass, so each step is cheaper. Does freezing pay? We have already
-# trained frozen networks. Because their steps are cheap, we also give them three times as many images, at the
-# same peak, which is not tuned anew.
+# trained frozen networks. Because their steps are cheap, we now also give them three times as many images. We
+# keep their peak and do not tune it again.
 
 # %%
 patient = compare({"frozen": short_best["frozen"]}, images=3 * quarter)["frozen"]
@@ -626,7 +630,7 @@ plt.show()
 control = against(short["frozen"], short["frozen random"])
 useful = "are useful" if "higher" in control else "**cannot be shown** to be useful"
 say(
-    f"The letters' features {useful}: the frozen network is {control} compared with the one on a random body. "
+    f"The letters' features {useful}: compared with a head on a random body, the frozen network is {control}. "
     f"Compared with scratch, where all layers learn, it is **{against(short['frozen'], short['scratch'])}**."
 )
 
@@ -641,21 +645,22 @@ if "lower" in patience and spent > 0.95:
 elif "higher" in patience and spent < 1.05:
     freezing = "**pays** here"
 else:
-    freezing = "may pay or not: we **cannot tell**"
+    freezing = "may or may not pay: we **cannot tell**"
 say(
-    f"Per image, training is {cheap} with a frozen body. Given three times the images, the frozen network takes "
-    f"{spent:.2f} times as long as the pretrained one in which all layers learn, and is {patience}. So freezing "
-    f"{freezing}."
+    f"Per image, training is {cheap} with a frozen body. On three times the images, the frozen network trains "
+    f"{spent:.2f} times as long as the pretrained one in which all layers learn, and its accuracy is {patience}. "
+    f"So freezing {freezing}."
 )
 
 # %% [markdown]
-# A frozen body can only offer the features that letters needed. A body that learns can make new ones. With
-# very few labels it can also memorise them, which would be a reason to freeze. We did not try that.
+# A frozen body can only offer the features that letters needed. A body that learns can make new ones. But if
+# labels are very few, it can also memorise them, which would be a reason to freeze. We did not try that.
 #
 # ## Who paid?
 #
-# The file of the weights records how many seconds they took to train. The recorded study measured the seconds
-# until a fixed accuracy, with and without them. So we can compute how many runs must share the weights.
+# The file of the weights records how many seconds their training took. Our recorded study measured the seconds
+# to a fixed accuracy, with and without these weights. So we can compute how many runs must share the weights
+# before they have paid for their own training.
 
 # %%
 from safetensors import safe_open
@@ -690,21 +695,20 @@ say(
 )
 
 # %% [markdown]
-# Both answers are right. The first is for somebody who uses no other trick, and the second, which the capstone
-# (chapter 8) tells, for somebody who uses the other six anyway. If somebody gives you the weights, you have
-# nothing to pay back.
+# Both answers are right. The first applies if you use no other trick. The second, which chapter 8 also gives,
+# applies if you use the other six anyway. If somebody gives you the weights, you have nothing to pay back.
 #
 # ## What we have found
 #
 # Here is what our recorded study found about this trick. "Paired seeds" means that both recipes drew the same
-# random numbers. The seconds do not contain the making of the weights.
+# random numbers. The seconds do not include the training of the weights.
 
 # %%
 say(headline("transfer"))
 
 # %% [markdown]
-# And here is the trick's card. *theta_0* are the initial weights. The *slot* is the part of training that the
-# trick changes, and a recipe has a *single* start.
+# And here is the trick's card. *theta_0* stands for the initial weights. The *slot* is the part of training that
+# the trick changes. *Single* means that a recipe can have only one start.
 
 # %%
 from IPython.display import Markdown
@@ -723,10 +727,11 @@ say(
     "| the card says | we found |\n|---|---|\n"
     f"| It pays when budgets are short. | {seen_short}: compared with scratch, {many} after {quarter:,} images |\n"
     f"| It pays when labels are few. | {seen_few}: compared with scratch, {rare} with 128 labels |\n"
-    f"| It fails when the run is long and labels are many. | **not tested**: our longest run is {passes[1]} passes |\n"
+    f"| It fails when the run is long and labels are many. | **not tested**: our longest runs make {passes[1]} "
+    "passes over all the clothes |\n"
     f"| Freezing makes steps cheaper. | {cheap} per image. Freezing {freezing} |\n"
     f"| The other training is paid back after some reuses. | compared with plain training: {payback['plain']} |\n"
-    "| The images must not be too unlike. A high peak forgets the body. | **not tested** |"
+    "| The images must not be too unlike. A high peak makes the network forget the body. | **not tested** |"
 )
 
 # %%
@@ -743,9 +748,9 @@ if "does not" in freezing:
 elif "pays" in freezing:
     freeze = "Freeze the body"
 say(
-    f"**The rule of thumb:** {rule}. {freeze}. Pretrain yourself only if at least as many runs will share the "
-    f"weights as the section *Who paid?* counts. And do not judge a layer by its look: the story of the edge "
-    f"filters {story}."
+    f"**The rule of thumb:** {rule}. {freeze}. Pretrain weights yourself only if enough runs will share them: the "
+    f"section *Who paid?* shows how to count. And do not judge a layer by its looks: the story of the edge filters "
+    f"{story}."
 )
 
 # %% [markdown]
@@ -758,24 +763,25 @@ say(
 #
 # **2. The body is frozen, yet the same image gets different features after training. Why?**
 #
-# <details><summary>Answer</summary>Batch norm's running statistics followed the new images.</details>
+# <details><summary>Answer</summary>The running statistics of batch norm have changed to those of the new
+# images.</details>
 #
 # **3. Many filters of the pretrained first layer find edges. Why is that no proof that they bring the gain?**
 #
-# <details><summary>Answer</summary>It shows that they were learned, not that they help. Only a run
-# that starts with this layer alone can tell.</details>
+# <details><summary>Answer</summary>It shows that they were learned, not that they help. To find out, you
+# have to train a network that gets this layer alone.</details>
 #
 # **4. A colleague freezes a pretrained body and reaches a good accuracy. Which control do you ask for?**
 #
 # <details><summary>Answer</summary>The same with a random body. A head on random features already
-# classifies many images correctly, and only what is above that is due to the pretraining. Also ask for a
+# classifies many images correctly. Only the accuracy above that is due to the pretraining. Also ask for a
 # run in which all layers learn.</details>
 #
 # **5. Two people compute after how many runs the same weights are paid for, and get different numbers. How
 # can both be right?**
 #
-# <details><summary>Answer</summary>They compare with different runs, and the weights save a different
-# number of seconds in each.</details>
+# <details><summary>Answer</summary>They use different recipes, and the weights save a different number of
+# seconds in each.</details>
 #
 # ## Exercises
 #

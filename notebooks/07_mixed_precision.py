@@ -18,9 +18,10 @@
 # %% [markdown]
 # # 7. Mixed precision
 #
-# Networks are usually trained in 32-bit numbers. Mixed precision computes in 16 bits, which some devices do much
-# faster, and keeps 32 bits where 16 would do damage. We will see that without two guards, a network can stop
-# learning without any error message, and that the time saved depends on the device and on the size of the layers.
+# Networks are usually trained with 32-bit numbers. Mixed precision computes in 16 bits, which some devices do much
+# faster, and keeps 32 bits where 16 would do damage. It needs two guards: we will see that a network without them
+# can stop learning, with no error message. We will also see that the time saved depends on the device and on the
+# size of the layers.
 #
 # About 20 minutes to read, and two to run.
 
@@ -76,9 +77,9 @@ for start, end in zip(boxes, boxes[1:] + boxes[:1], strict=True):
 plt.show()
 
 # %% [markdown]
-# Two of the white boxes are the guards. The weights themselves stay in 32 bits. And the loss is multiplied by a
-# constant, the **loss scale**, which makes every gradient larger by the same factor. The gradient is divided by it
-# before the weights change.
+# The white boxes show the two guards. First, the weights themselves stay in 32 bits. Second, the loss is multiplied
+# by a constant, the **loss scale**, which makes every gradient larger by the same factor. The gradient is divided
+# by this constant before the weights change.
 #
 # We train a small ResNet on Fashion-MNIST, grey pictures of ten kinds of clothes. `BASELINE` is the plain training
 # of chapter 0 (AdamW at a constant learning rate), and `MixedPrecision` is the trick. The budget, which depends on
@@ -113,9 +114,9 @@ chosen = MixedPrecision().choose(device)
 # ```
 #
 # Half as many bits take half as long to move between memory and processor. Recent hardware also has special
-# instructions for 16-bit products, such as tensor cores on GPUs and AMX on processors. How much can this device
-# gain? We multiply two square matrices and double their size until one product takes 0.03 seconds. We repeat each
-# product and keep the fastest, because an interruption can only make one slower.
+# instructions for 16-bit products, such as tensor cores on GPUs and AMX on CPUs. How much can this device gain? We
+# multiply two square matrices and double their size until one product takes 0.03 seconds. We repeat each product
+# and keep the shortest time, because an interruption can only make it longer.
 
 
 # %%
@@ -146,22 +147,22 @@ products = {}
 for short_format in ("bf16", "fp16"):
     largest = max(set(rates[short_format]) & set(rates["fp32"]))
     gain = rates[short_format][largest] / rates["fp32"][largest]
-    how = f"{gain:.1f} times as fast as" if gain > 0.95 else f"{1 / gain:.1f} times slower than"
+    how = f"{gain:.1f} times as fast as" if gain > 0.95 else f"{1 / gain:.1f} times as slow as"
     products[short_format] = f"{how} fp32"
     say(
-        f"With {largest:,} rows, the most that both formats reached, {short_format} is "
+        f"At {largest:,} rows, the largest size that we timed in both formats, {short_format} is "
         f"**{products[short_format]}**."
     )
 
 # %% [markdown]
-# A 16-bit format that stays far below fp32 has no fast routine on this device. That is common for fp16 on
-# processors. Products of large matrices are the best case. A network also normalises and adds, and its layers may
-# be small, so expect it to gain less. (On recent NVIDIA GPUs, PyTorch also rounds the inputs of fp32 convolutions to
-# 10 binary digits by default. This makes fp32 faster, so there is less to gain.)
+# If the line of a 16-bit format stays far below that of fp32, this device has no fast routine for the format. That
+# is common for fp16 on CPUs. Products of large matrices are the best case. A network also normalises and adds, and
+# its layers may be small, so expect it to gain less. (On recent NVIDIA GPUs, PyTorch also rounds the inputs of fp32
+# convolutions to 10 binary digits by default. This makes fp32 faster, so there is less to gain.)
 #
 # ## By hand: what a number is made of
 #
-# Let us look at the bits of 0.1: sign, exponent, fraction.
+# Let us look at the bits of 0.1: the sign, the exponent and the fraction.
 
 
 # %%
@@ -174,30 +175,31 @@ def bits(number, name):
 {name: bits(0.1, name) for name in ("fp32", "bf16", "fp16")}
 
 # %% [markdown]
-# bf16 is fp32 with most of the fraction rounded off. fp16 has a shorter exponent and a longer fraction. It reads
-# like this: the exponent 01011 is 11 and is stored with 15 added, so it stands for 2^(11 - 15) = 2^-4. The fraction
-# 1001100110 is 614 and stands for 1 + 614/1024, because a leading 1 is not stored. The product of the two is
-# 0.09998, the fp16 number closest to 0.1. PyTorch knows the limits of each format:
+# bf16 is fp32 with most of the fraction rounded off. fp16 has a shorter exponent and a longer fraction than bf16.
+# Here is how to read it. The exponent bits 01011 are the number 11. Exponents are stored with 15 added, so they
+# stand for 2^(11 - 15) = 2^-4. The fraction bits 1001100110 are the number 614. A leading 1 is not stored, so they
+# stand for 1 + 614/1024. The product of the two is 0.09998, the fp16 number closest to 0.1. PyTorch knows the
+# limits of each format:
 
 # %%
 import pandas as pd
 
 limits = {name: torch.finfo(dtype) for name, dtype in precision.DTYPES.items()}
 rows = {name: [f.max, f.tiny, f.tiny * f.eps, f.eps] for name, f in limits.items()}
-names = ["largest", "smallest normal", "smallest at all", "from 1 to the next number"]
+names = ["largest", "smallest normal", "smallest above zero", "from 1 to the next number"]
 pd.DataFrame(rows, names).map("{:.5g}".format)
 
 # %%
 coarse = limits["bf16"].eps / limits["fp16"].eps
 say(
-    f"fp16 ends at {limits['fp16'].max:,.0f}, while bf16 goes as far as fp32. But the numbers of bf16 lie {coarse:.0f} "
-    f"times as far apart as those of fp16. Our trick prefers bf16 if the device multiplies it natively, that is, with "
-    f"its own instructions. Here, it chooses **{chosen}**. {MixedPrecision().note(device)}"
+    f"fp16 ends at {limits['fp16'].max:,.0f}, while bf16 goes about as far as fp32. But the numbers of bf16 lie "
+    f"{coarse:.0f} times as far apart as those of fp16. Our trick prefers bf16 if the device multiplies it *natively*, "
+    f"that is, with instructions made for it. Here, it chooses **{chosen}**. {MixedPrecision().note(device)}"
 )
 
 # %% [markdown]
-# Below the *smallest normal* number, the exponent can go no lower, and the fraction loses a digit with each halving.
-# Below half of *smallest at all*, a number is rounded to zero. So fp16 can fail at both ends.
+# Below the *smallest normal* number, the exponent can go no lower, so the fraction loses one digit with each
+# halving. A number below half of the *smallest above zero* is rounded to zero. So fp16 can fail at both ends.
 
 # %% tags=["nbval-check-output"]
 sign, exponent, fraction = (int(part, 2) for part in bits(0.1, "fp16").split())
@@ -207,7 +209,7 @@ holds(torch.tensor(2.0**-25).half() == 0, "half of the smallest fp16 number is z
 holds(torch.tensor(300.0).half().square().isinf(), "300 times 300 is infinite in fp16")
 
 # %% [markdown]
-# The last row of the table is a danger for the weights. If a step changes a weight by less than half the distance
+# The last row of the table shows a danger for the weights. If a step changes a weight by less than half the distance
 # to the next number, the sum is rounded back to the old weight, and the step is lost.
 
 # %% tags=["nbval-check-output"]
@@ -218,8 +220,9 @@ holds(low == 1, "a weight of 1 in bf16 stays where it is after 1,000 steps of 0.
 holds(abs(high - 1.1) < 1e-3, "in fp32 the same steps take it to 1.1")
 
 # %% [markdown]
-# That is why the weights stay in fp32. These are called **master weights**. For its product, each layer uses a
-# 16-bit copy, which `torch.autocast` makes on the fly. Autocast decides by a list which operations run in 16 bits:
+# That is why the weights stay in fp32. Weights that are kept in fp32 are called **master weights**. For its
+# products, each layer uses a 16-bit copy, which `torch.autocast` makes on the fly. Autocast has a list of the
+# operations that run in 16 bits:
 
 # %%
 import torch.nn.functional as F
@@ -237,9 +240,9 @@ found = {"weight": convolution.weight, "convolution": convolved, "batch norm": n
 #
 # ## The next problem: small gradients
 #
-# Gradients are at risk too, because many are small. To look at some, we train a network for a while and keep a
-# copy of it for later. (`OneCycle` from chapter 3 helps such short training.) Then we take one batch: images `x`
-# and target probabilities `q`, which are 1 for the right class and 0 for the others.
+# Gradients are at risk, too, because many of them are small. To look at some, we train a network for a while and
+# keep a copy of it for later. (`OneCycle` from chapter 3 helps such short training.) Then we take one batch: images
+# `x` and target probabilities `q`, which are 1 for the right class and 0 for the others.
 
 # %%
 from copy import deepcopy
@@ -251,8 +254,8 @@ batches = here.draws(64, torch.Generator().manual_seed(0))  # shuffled row numbe
 x, q = here.batch(*next(batches))
 
 # %% [markdown]
-# The backward pass hands gradients from layer to layer. In mixed precision, it does so in 16 bits. We record these
-# gradients of the convolutions' outputs, and those of the weights, still in fp32.
+# The backward pass hands gradients from layer to layer. In mixed precision, it does so in 16 bits. We record the
+# gradients of the convolutions' outputs and those of the weights. For now, everything runs in fp32.
 
 # %%
 spied, passing = deepcopy(net), []
@@ -271,8 +274,8 @@ of_weights = torch.cat([parameter.grad.flatten() for parameter in spied.paramete
 
 
 # %% [markdown]
-# We count them by powers of two and leave out exact zeros, which every format can hold. Multiplying by a loss scale
-# of 2^16 moves the whole curve 16 places to the right.
+# We count them by powers of two and leave out exact zeros, which every format can hold. A loss scale of 2^16 moves
+# the whole curve 16 places to the right.
 
 
 # %%
@@ -289,7 +292,7 @@ lines = {
 }
 
 # %% [markdown]
-# Above the curves, the figure shows which sizes each format can hold. The vertical lines are the limits of fp16.
+# Above the curves, the figure shows which numbers each format can hold. The vertical lines are the limits of fp16.
 
 # %%
 from fasttricks.course import formats
@@ -305,17 +308,17 @@ gone, blurred = (once == 0).float().mean(), ((once > 0) & (once < 2**-14)).float
 hurt = (scaled_up < 2**-14).float().mean()
 say(
     f"Of the gradients of outputs, fp16 would turn **{100 * gone:.1f} %** into zero, and another "
-    f"**{100 * blurred:.0f} %** would lose digits. With a loss scale of 2^16, only {100 * hurt:.1f} % would suffer at "
-    f"all. bf16 is as wide as fp32 and needs no scale."
+    f"**{100 * blurred:.0f} %** would lose digits. With a loss scale of 2^16, only {100 * hurt:.1f} % would vanish or "
+    f"lose digits. bf16 has about the same range as fp32 and needs no scale."
 )
 
 # %% [markdown]
 # ### How much does that matter?
 #
 # The gradients that vanish are the smallest, so they count least. We therefore look at the result, the gradient of
-# the weights. We multiply the loss by a factor, run both passes in 16 bits, divide by the factor, and compare with
-# fp32. A large factor is a loss scale. A small one stands for a task whose gradients are that much smaller than
-# ours. The error is the length of the difference, divided by the length of the fp32 gradient.
+# the weights. We multiply the loss by a factor, run both passes in 16 bits, divide the gradient by the factor, and
+# compare it with the fp32 gradient. A large factor is a loss scale. A small one stands for a task whose gradients are
+# that much smaller than ours. The error is the length of the difference, divided by the length of the fp32 gradient.
 
 
 # %%
@@ -342,9 +345,10 @@ needs = "So despite the figure above, fp16 needs no loss scale for this loss."
 if 0 not in fine:
     needs = "The plain loss, at 2^0, lies outside, so fp16 needs a loss scale here."
 say(
-    f"The error of fp16 stays close to its best, {best:.3f}, from 2^{min(fine)} to 2^{max(fine)}. **{needs}** At "
-    f"2^-24, its error is {fp16[-24]:.2f}, and a gradient of zero would have an error of 1. At the right, its "
-    f"line ends where a gradient overflows. The error of bf16 is {bf16[0]:.2f} at any factor: it has fewer digits, but its range is wide enough."
+    f"The error of fp16 stays close to its lowest value, {best:.3f}, from 2^{min(fine)} to 2^{max(fine)}. **{needs}** "
+    f"At 2^-24, its error is {fp16[-24]:.2f}. (A gradient of zero would have an error of 1.) At the right, its line "
+    f"ends where a gradient overflows. The error of bf16 is {bf16[0]:.2f} at any factor: it has fewer digits, but its "
+    f"range is wide enough."
 )
 
 # %% [markdown]
@@ -357,15 +361,15 @@ holds(max(bf16.values()) < 2 * min(bf16.values()), "bf16 does not care about the
 holds(fp16[8] < 0.8 * bf16[8], "with a loss scale of 2^8, fp16 is closer to fp32 than bf16")
 
 # %% [markdown]
-# Other tasks have smaller gradients: for example, if the loss is averaged over many pixels. Micikevicius et al.
-# (2017) needed no loss scale for ResNet-50, but their object detector SSD diverged without one. So use fp16 with a
-# loss scale.
+# Other tasks have smaller gradients, for example if the loss is averaged over many pixels. Micikevicius et al.
+# (2017) needed no loss scale for ResNet-50, but their object detector SSD diverged without one. So always use fp16
+# with a loss scale.
 #
 # ## Write it
 #
 # The right scale changes during training, so we adjust it as we go. After the backward pass, divide the
-# gradients by the scale. If a *single* element is infinite or not a number, skip the step, halve the scale and go
-# on. After 2,000 good steps in a row, double the scale.
+# gradients by the scale. If even *one* element is infinite or not a number, skip the step and halve the scale.
+# After 2,000 good steps in a row, double the scale.
 
 
 # %%
@@ -410,8 +414,8 @@ for step in range(40):
 holds(all(same), "ours, the package's and torch's scaler agree in each of 40 steps")
 
 # %% [markdown]
-# Two rules follow from the arithmetic. The scale should be a power of two, because multiplying by one changes only
-# the exponent. And *clipping*, which shortens a gradient that is too long, must come after unscaling.
+# Two rules follow from the arithmetic. The scale should be a power of two, because multiplying by a power of two
+# changes only the exponent. And *clipping*, which shortens a gradient that is too long, must come after unscaling.
 
 
 # %% tags=["nbval-check-output"]
@@ -429,8 +433,8 @@ holds(late.norm() < right.norm() / 1000, "clipping before unscaling makes the st
 # %% [markdown]
 # ## In your own loop
 #
-# Here is one step in ordinary PyTorch. `scaler` is a `torch.amp.GradScaler`. Created with `enabled=False`, as you
-# would for bf16, it passes everything through. The loss is computed outside autocast, in 32 bits.
+# Here is one step in ordinary PyTorch. `scaler` is a `torch.amp.GradScaler`. If you create it with `enabled=False`,
+# as you would for bf16, it leaves everything as it is. The loss is computed outside autocast, in 32 bits.
 
 
 # %%
@@ -479,10 +483,10 @@ def take_step(net, x, q, optimizer, scaler, dtype, factor=1.0):
 #          optimizer.zero_grad()
 # ```
 #
-# In that script, [`examples/precision.py`](../examples/precision.py), `device` is a word ("cuda" or "cpu"), `main`
-# trains, and `groups` are the weights with and without weight decay. Two additions may be needed. To clip, call
-# `scaler.unscale_(optimizer)` first. And a step that was skipped must not advance a learning-rate schedule. After a
-# skip, and only then, the scale is lower than before:
+# In that script, [`examples/precision.py`](../examples/precision.py), `device` is a string ("cuda" or "cpu"), `main`
+# trains, and `groups` are the weights with and without weight decay. You may need two additions. To clip, call
+# `scaler.unscale_(optimizer)` first. And a step that was skipped must not advance a learning-rate schedule. You can
+# recognise a skipped step by the scale, which is lower than before after a skip and only then:
 #
 # ```python
 # before = scaler.get_scale()
@@ -493,8 +497,8 @@ def take_step(net, x, q, optimizer, scaler, dtype, factor=1.0):
 #
 # ## Use it
 #
-# We train with and without the trick: same seeds, same number of images, fresh networks. In the table, the gain is
-# that of the mixed runs over the fp32 runs.
+# We train fresh networks with and without the trick, with the same seeds and the same number of images. In the
+# table, the *first arm* is the fp32 runs.
 
 # %%
 from fasttricks.course import accuracy_table, train_arms
@@ -505,25 +509,25 @@ accuracy_table(arms)
 # %%
 ends = {arm: [ended.val_accuracy for ended in trials] for arm, trials in arms.items()}
 accuracy = gained(ends["mixed"], ends["fp32"], 0.1)
-verdict = "We see no clear difference. Runs as few as these can miss a small loss."
+verdict = "We see no clear difference. With so few runs, we could miss a small loss."
 if "lower" in accuracy:
     verdict = "That is a clear loss."
 elif "higher" in accuracy:
-    verdict = "That is clear, but nothing in the trick aims at it, so do not count on it."
+    verdict = "That is a clear gain, but nothing in the trick aims at it, so do not count on it."
 elif "seed" not in accuracy:
     verdict = "So we cannot tell."
 if chosen == "fp32":
     verdict = "Both ran in fp32, because this device has no fast 16-bit format."
 say(
-    f"After {budget.images / len(data.train):.2f} epochs, the accuracy of the mixed runs ({chosen}), compared with "
-    f"fp32, is **{accuracy}**. {verdict}"
+    f"Compared with fp32, the accuracy of the mixed runs ({chosen}) after {budget.images / len(data.train):.2f} "
+    f"epochs is **{accuracy}**. {verdict}"
 )
 
 # %% [markdown]
 # ### How much time does it save?
 #
-# We compare the times of these runs. We also time single passes, forward and backward: of our network with
-# batches of 8 to 512 images, and of a toy of two convolutions with 8 to 256 channels. The two formats take turns in
+# We compare the times of these runs. We also time single passes, forward and backward, of two networks: ours, with
+# batches of 8 to 512 images, and a toy of two convolutions, with 8 to 256 channels. The two formats take turns in
 # five rounds. In each round, we keep the fastest of three passes, so that an interruption does little harm.
 
 
@@ -546,8 +550,8 @@ def in_turns(model, images, rounds=5):
 
 
 # %% [markdown]
-# The toy sees 32 pictures of 14 by 14 pixels. In the figure, a dot is a pair of times, a bar is the mean of the dots,
-# and a black line is an interval for that mean (the bootstrap; chapter 8).
+# The toy sees 32 pictures of 14 by 14 pixels. In the figure, a dot is the ratio of a pair of times, a bar is the
+# mean of the dots, and a black line is an interval for that mean (the bootstrap of chapter 0).
 
 # %%
 times = {"whole runs": [[done.train_seconds for done in some] for some in arms.values()]}
@@ -570,22 +574,22 @@ pace = speeds["whole runs"]
 speeds = {what: told.replace("runs", "rounds") for what, told in speeds.items()}
 sooner = "about" not in pace and "known" not in pace and median(ratios["whole runs"]) > 1
 if chosen == "fp32":
-    say("Both sides ran in fp32, so these ratios show only how steady the clock is.")
+    say("Both sides ran in fp32, so these ratios only show how steady the clock is.")
 else:
     say(
-        f"Whole runs in {chosen} are **{pace}**. Single passes are {speeds['batch of 8']} with a batch of 8, and "
-        f"{speeds['batch of 512']} with a batch of 512. In the toy, they are {speeds['toy, 8 channels']} with 8 "
-        f"channels, and **{speeds['toy, 256 channels']}** with 256."
+        f"Compared with fp32, whole runs in {chosen} are **{pace}**. Single passes are {speeds['batch of 8']} with a "
+        f"batch of 8, and {speeds['batch of 512']} with a batch of 512. In the toy, they are "
+        f"{speeds['toy, 8 channels']} with 8 channels, and **{speeds['toy, 256 channels']}** with 256."
     )
 
 # %% [markdown]
 # We would expect larger layers to gain more, because each number that is cast takes part in more products. A whole
-# run also prepares batches and updates weights, which stays in fp32.
+# run also prepares batches and updates weights. This work stays in fp32 and gains nothing.
 #
 # ### How much memory does it save?
 #
 # For the backward pass, autograd keeps the inputs of each layer and the weights that the layer has used. We count
-# those bytes, without the fp32 weights, which are there anyway.
+# these bytes, but not the fp32 weights, which are in memory anyway.
 
 # %%
 from torch.autograd.graph import saved_tensors_hooks
@@ -620,10 +624,10 @@ holds(kinds == {torch.float32}, "and the master weights are still fp32")
 #
 # ### fp16 without its loss scale
 #
-# We need smaller gradients than ours. A network that labels every pixel of 16 images of 1,024 by 2,048 pixels
-# averages its loss over 2^25 terms, so no gradient at its output can be larger than 2^-25. Our classifier gets
-# such gradients if we multiply the loss of 16 images by 2^-21. To make up for it, we multiply the learning rate by
-# 2^21. With SGD in fp32, the two factors cancel exactly.
+# To see the damage, we need smaller gradients than ours. A network that labels every pixel of 16 images of 1,024 by
+# 2,048 pixels averages its loss over 2^25 terms, so no gradient at its output can be larger than 2^-25. Our
+# classifier gets such gradients if we multiply the loss of 16 images by 2^-21. To make up for it, we multiply the
+# learning rate by 2^21. With SGD in fp32, the two factors cancel exactly.
 
 
 # %%
@@ -647,8 +651,8 @@ def descend(dtype=torch.float32, scaled=False, factor=1.0, lr=0.01, steps=60):
 
 
 # %% [markdown]
-# We train four times, from the same weights and on the same batches, and plot the losses before the factor is
-# applied, each as the mean of the last 20 steps. For comparison, one line shows the ordinary loss.
+# We train four times, from the same weights and on the same batches. We plot the losses before the factor is
+# applied, each as the mean of the last 20 steps. For comparison, one run uses the ordinary loss.
 
 # %%
 TINY, WIDTH = 2.0**-21, 20
@@ -667,10 +671,10 @@ plt.show()
 
 # %%
 say(
-    f"**Without a loss scale, fp16 learns nothing from the tiny loss.** It ends at {last['fp16 without']:.2f}, where "
-    f"guessing among ten classes costs {torch.tensor(10).log():.2f}. With a loss scale, it ends at "
-    f"{last['fp16 with a loss scale']:.2f}, and fp32 at {last['fp32']:.2f}. On the ordinary loss, fp16 without a "
-    f"scale ends at {last['fp16 without, ordinary loss']:.2f}."
+    f"**Without a loss scale, fp16 learns nothing from the tiny loss.** It ends at a loss of "
+    f"{last['fp16 without']:.2f}. (Guessing among ten classes costs {torch.tensor(10).log():.2f}.) With a loss scale, "
+    f"fp16 ends at {last['fp16 with a loss scale']:.2f}, and fp32 ends at {last['fp32']:.2f}. On the ordinary loss, "
+    f"fp16 without a scale ends at {last['fp16 without, ordinary loss']:.2f}."
 )
 
 # %% [markdown]
@@ -681,14 +685,15 @@ pairs = zip(fresh().parameters(), descents["fp16 without"][0].parameters(), stri
 holds(all(torch.equal(a, b) for a, b in pairs), "without a loss scale, not one weight has moved")
 
 # %% [markdown]
-# Every gradient was rounded to zero from the first step on. There was no error message. In practice, gradients rarely vanish this completely.
+# From the first step on, every gradient was rounded to zero. There was no error message. In practice, gradients
+# rarely vanish this completely.
 #
 # ### Weights in 16 bits
 #
-# Now everything is computed in fp32, but after each step we round all parameters to bf16. We go on training our
-# copy of the network at a low learning rate, as near the end of a schedule.
+# Now everything is computed in fp32, but after each step we round all parameters to bf16. We train our copy of the
+# network further, at a low learning rate like that near the end of a schedule.
 #
-# AdamW's steps are hardly longer than the learning rate, however large the gradients are. So we can predict which
+# However large the gradients are, AdamW's steps are hardly longer than the learning rate. So we can predict which
 # weights will not move at a rate of 0.00003:
 
 # %% tags=["nbval-check-output"]
@@ -697,8 +702,8 @@ holds(border + step == border, "at a weight of 1/128, a step of 0.00003 is lost"
 holds(0.99 * border + step != 0.99 * border, "just below, numbers lie closer, and it counts")
 
 # %% [markdown]
-# We follow the training by the loss of 2,000 validation images. Batch norm takes its statistics from these images
-# too, so only the parameters matter.
+# During training, we measure the loss on 2,000 validation images. Here, batch norm takes its statistics from these
+# images, too, so the loss depends only on the parameters.
 
 
 # %%
@@ -748,18 +753,18 @@ say(
 )
 
 # %% [markdown]
-# At a higher learning rate, more steps survive. So training with 16-bit weights may begin well and stop improving
+# At a higher learning rate, fewer steps are lost. So training with 16-bit weights may begin well and stop improving
 # when the rate falls. Master weights prevent that. Another remedy is to round up or down at random, so that the
 # average is right (Zamirai et al. 2020).
 #
 # ## What we have found
 #
-# Our recorded study trained until a given accuracy, with the trick alone and with all seven tricks of this course.
-# Its seeds are *paired*: runs with and without the trick start from the same random numbers. *Times as fast* below
-# 1 means slower, and if the 95 % interval contains 1, the study cannot tell.
+# Our recorded study measured the time to a given accuracy, with the trick alone and with all seven tricks of this
+# course. Its seeds are *paired*: runs with and without the trick start from the same random numbers. *Times as fast*
+# below 1 means slower. If the 95 % interval contains 1, the study cannot tell.
 #
-# The card sums up the trick. *Slot* is the part of our recipe that it fills, and *single* means that only one trick
-# can. *Meets* names what it interacts with.
+# The card sums up the trick. The *slot* is the place in the training loop where it acts, and *single* means that
+# only one trick can act there. *Meets* names what it interacts with.
 
 # %%
 from IPython.display import Markdown
@@ -770,7 +775,7 @@ say(headline("precision"))
 Markdown(precision.__doc__)
 
 # %% [markdown]
-# This is how the card compares with what we saw here.
+# This is how the card compares with our runs.
 
 # %%
 seen = [
@@ -785,20 +790,20 @@ if chosen != "fp32":
         f"network {speeds['batch of 512']} with a batch of 512.",
         f"*Fails in small nets*: the toy was {speeds['toy, 8 channels']} with 8 channels, and our network "
         f"{speeds['batch of 8']} with a batch of 8.",
-        f"The card leaves out *accuracy*, which was {accuracy}, and *memory*: {kept_bf16:.0f} instead of "
-        f"{kept_fp32:.0f} MB for a batch of 256. Whole runs were {pace}.",
+        f"The card says nothing of *accuracy*, which was {accuracy}, and of *memory*: bf16 kept {kept_bf16:.0f} "
+        f"instead of {kept_fp32:.0f} MB for a batch of 256. Whole runs were {pace}.",
     ]
 say("\n".join(f"- {point}" for point in seen))
 
 # %% [markdown]
-# **Rule of thumb.** Use bf16 if the device multiplies it natively, otherwise fp16 with a `GradScaler` on a GPU, and
-# otherwise stay in fp32. Keep the weights in fp32. Time your own training with and without it in turns, and compare
-# the accuracy once. Keep the trick if it is clearly faster, or if you need the memory, and the accuracy is not clearly
-# lower.
+# **Rule of thumb.** Use bf16 if the device multiplies it natively. If not, use fp16 with a `GradScaler` on a GPU, and
+# stay in fp32 elsewhere. Keep the weights in fp32. Time your own training with and without the trick in turns, and
+# compare the accuracy once. Keep the trick if training is clearly faster or you need the memory, but only if the
+# accuracy is not clearly lower.
 
 # %%
 if chosen == "fp32":
-    advice = "stay in fp32, because it has no fast 16-bit format"
+    advice = "stay in fp32, because the device has no fast 16-bit format"
 elif "lower" in accuracy:
     advice = f"stay in fp32, because the accuracy was {accuracy}"
 elif sooner:
@@ -809,7 +814,7 @@ say(f"For our network on this device, the rule says: **{advice}**.")
 
 # %% [markdown]
 # Expect more from large networks on a GPU with tensor cores. Micikevicius et al. (2017) report that single
-# operations became 2 to 6 times as fast on a Volta GPU if arithmetic or memory limited them.
+# operations became 2 to 6 times as fast on a Volta GPU if arithmetic or memory limited their speed.
 #
 # ## Questions
 #
@@ -820,24 +825,24 @@ say(f"For our network on this device, the rule says: **{advice}**.")
 #
 # **2. Why are scales powers of two?**
 #
-# <details><summary>Answer</summary>They change only the exponent, so scaling and unscaling cause no
+# <details><summary>Answer</summary>A power of two changes only the exponent, so scaling and unscaling cause no
 # rounding.</details>
 #
-# **3. Why must the weights stay in fp32, if the products do not need it?**
+# **3. Why must the weights stay in fp32 if the products need not?**
 #
 # <details><summary>Answer</summary>A step adds a small number to a large one. In 16 bits, the small
 # number may be rounded away every time.</details>
 #
 # **4. Your loss scale halves at every step. What is wrong?**
 #
-# <details><summary>Answer</summary>The gradients are infinite at any scale. Either the loss itself has
-# blown up, so lower the learning rate. Or an activation exceeds 65,504 in the forward pass, where the loss
-# scale does not help, so use bf16.</details>
+# <details><summary>Answer</summary>The gradients are infinite at any scale. Perhaps the loss itself has blown
+# up: lower the learning rate. Or an activation exceeds 65,504 in the forward pass, where the loss scale does
+# not help: use bf16.</details>
 #
 # **5. Mixed precision made your training slower. What can you try?**
 #
 # <details><summary>Answer</summary>Check that the device multiplies the format natively. Then try a larger
-# batch, which fits into the memory saved. If that does not help, leave the trick out.</details>
+# batch, which may fit into the memory saved. If that does not help, leave the trick out.</details>
 #
 # ## Exercises
 #

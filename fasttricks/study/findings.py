@@ -143,9 +143,9 @@ def headline(
             which = f", {study.about}" if study.about else ""
             begin = "plain training" if start == "plain" else f"`{start}`"
             said.append(
-                f"Recorded on {study.hardware}{which}, {rows[1].seeds} paired seeds: to validation "
-                f"accuracy {study.target}, {begin} takes {took(rows[0])}, and with this trick "
-                f"{took(rows[1])}. So **{outcome(rows[1], PAYS)}**."
+                f"Recorded on {study.hardware}{which}, {rows[1].seeds} paired seeds: {begin} takes "
+                f"{took(rows[0])} to reach a validation accuracy of {study.target}. With this trick, it "
+                f"takes {took(rows[1])}. So **{outcome(rows[1], PAYS)}**."
             )
         rows = study.of("whole", f"whole - {trick}")
         if len(rows) == 2:
