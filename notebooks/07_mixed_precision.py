@@ -497,8 +497,7 @@ def take_step(net, x, q, optimizer, scaler, dtype, factor=1.0):
 #
 # ## Use it
 #
-# We train fresh networks with and without the trick, with the same seeds and the same number of images. In the
-# table, the *first arm* is the fp32 runs.
+# We train fresh networks with and without the trick, with the same seeds and the same number of images.
 
 # %%
 from fasttricks.course import accuracy_table, train_arms
