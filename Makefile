@@ -33,7 +33,7 @@ $(READY): pyproject.toml tools/check_setup.py
 	@$(BIN)/python tools/check_setup.py
 	@touch $@
 
-run: $(READY)  ## train plainly and with all seven tricks, and print how much sooner (about 6 minutes)
+run: $(READY)  ## train plainly and with all seven tricks, and print how much faster that is (about 6 minutes)
 	@$(BIN)/python tools/execute.py 08_capstone
 
 test: $(READY)  ## every test, and every notebook under nbval

@@ -23,7 +23,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 MODEL, SIZE = "test_resnet", 28  # timm's name; pixels a side
-IMAGES, BATCH = 25_600, 160  # to see, and in one step of all processes
+IMAGES, BATCH = 16_480, 160  # to see, and in one step of all processes
 LR = 1e-3 * math.sqrt(BATCH / 128)  # 2: tuned at 128; AdamW scales with the square root
 WARM_UP = 0.05  # 2: share of the run; 0 for none
 PEAK, RISE, MOMENTUM = 30, 0.15, (0.9, 0.8)  # 3: times the rate (0: constant), share, high and low

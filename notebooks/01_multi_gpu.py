@@ -19,20 +19,18 @@
 # # 1. Multi-GPU training
 #
 # If you have two GPUs, each can take half of every batch. They average their gradients, and then both make
-# the same step. One GPU with the whole batch would make that step too, unless the network has *batch norm*, a
-# layer that looks at all images of a batch at once. Ours has it. We shall see what that changes, and when two
-# devices train faster than one.
+# the same step. One GPU with the whole batch would make the same step, too, unless the network has *batch
+# norm*, a layer that looks at all images of a batch at once.
 #
-# Goyal et al. 2017 ([arXiv 1706.02677](https://arxiv.org/abs/1706.02677)) trained ResNet-50 on ImageNet **in
-# one hour on 256 GPUs** in this way. But each GPU kept 32 images, so they enlarged the batch instead of
-# dividing it.
+# We check this with a few numbers and with a real network. Then we find out how large a batch must be before
+# a second device saves time.
 #
-# **We have not measured it on several GPUs.** The numbers stored here come from two CPU cores, each of which
-# plays the part of a GPU: below, a *device* is one GPU or, without GPUs, an equal part of the cores. If you
-# have several GPUs (Kaggle's free "GPU T4 x2" has two), run the notebook, and its sentences will describe
-# yours. With one GPU, as in Colab, two processes share it. Everything runs, but do not expect a gain.
+# **We have not measured this on several GPUs.** The numbers stored here come from two CPU cores, and each
+# core plays the part of a GPU. Below, a *device* is one GPU or, on a machine without GPUs, an equal part of
+# the cores. If you have several GPUs (Kaggle's free "GPU T4 x2" has two), run the notebook, and its sentences
+# will describe your GPUs. If you have one GPU, as in Colab, two processes share it, so do not expect a gain.
 #
-# About 35 minutes to read, and two to run.
+# About 25 minutes to read, and two to run.
 
 # %% [markdown]
 # Read it here, or run it in
@@ -77,17 +75,17 @@ timeline(
 plt.show()
 
 # %% [markdown]
-# Ideally, each of the two needs half of the time to compute a gradient. But they must also average their
-# gradients.
+# Ideally, each of the two devices computes its gradient in half the time. But then they must average their
+# gradients, and each must still update all weights.
 #
-# We load the data and the network, choose how much to compute on this machine (its *budget*), and count
-# the devices:
+# We load the data and the network, choose how much to compute on this machine (its *budget*), and count the
+# devices:
 
 # %%
 import torch
 
 from fasttricks import BASELINE, Distributed, choose_budget, load
-from fasttricks.course import headline, say
+from fasttricks.course import say
 from fasttricks.models import create
 from fasttricks.tricks import distributed
 
@@ -96,9 +94,9 @@ gpus, cores = torch.cuda.device_count(), distributed.cores()
 devices = max(2, Distributed().count())
 enough = gpus > 1 or (gpus == 0 and cores >= devices)  # False: processes must share a device
 part = max(1, cores // devices)  # cores of one device, if there is no GPU
-ready = data.to(torch.device("cuda" if gpus else "cpu"), budget.image_size)
-network = create(budget.model, data.channels, len(data.classes))
-parameters = sum(parameter.numel() for parameter in network.parameters())
+torch.manual_seed(0)
+net = create(budget.model, data.channels, len(data.classes))
+size = 4 * sum(parameter.numel() for parameter in net.parameters())  # bytes of its gradient
 
 # %%
 if gpus > 1:
@@ -106,85 +104,38 @@ if gpus > 1:
 elif not enough:
     what = (
         f"This machine has one {'GPU' if gpus else 'core'}. Below, {devices} processes share it, so do not "
-        f"expect a gain. We call them {devices} devices all the same."
+        f"expect a gain. We still call them {devices} devices."
     )
 else:
     what = (
-        f"This machine has no GPU. We divide its {cores} cores into {devices} equal parts. Each part, "
-        f"{'one core' if part == 1 else f'{part} cores'}, is a device."
+        f"This machine has no GPU. We divide its {cores} cores into {devices} equal parts. Each part "
+        f"({'one core' if part == 1 else f'{part} cores'}) is a device."
     )
 say(
     f"The data are Fashion-MNIST: {len(data.train):,} training images of {len(data.classes)} kinds of "
-    f"clothes. The network is `{budget.model}` with {parameters:,} weights. {what}"
+    f"clothes. The network is `{budget.model}` with {size // 4:,} weights. {what}"
 )
 
 # %% [markdown]
-# How fast are the devices? `measure` starts a process for each and times training steps with a batch that is
-# already in memory. The devices work in two ways, which take turns because a machine's speed drifts:
+# We compare runs in pairs that share a seed. We call a difference in accuracy clear if all pairs agree on its
+# sign and its mean over n pairs is at least 1/√n percentage points (0.6 points for three pairs). A difference
+# in time is clear if all pairs agree and the median difference is at least 5 %.
 #
-# - `alone`: one device computes, and the others wait.
-# - `together`: all compute, each with its own images, and average their gradients in each step.
+# ## The problem: one device has a top speed
 #
-# `averaging` is the time of one *all-reduce* without any training: it adds up the numbers of all processes
-# and gives everyone the sum.
+# `measure` starts one process per device and times short series of training steps. In some series, one device
+# works `alone` while the others wait. In the other series, all devices work `together`: each has its own
+# images, and they average their gradients in every step.
 
 # %%
 from fasttricks.study.limits import measure
 
-size = 4 * parameters  # bytes of the gradient: four for each weight
 batches = [8 * devices**power for power in range(7) if 8 * devices**power <= 512]
 speeds = measure(devices, batches, [4, size])  # batches: images on each device
-alone, together, averaging = speeds.alone, speeds.together, speeds.all_reduce
+alone, together = speeds.alone, speeds.together  # seconds of a step
 
 # %% [markdown]
-# `gains` tells how many times as fast the devices are if they divide a batch equally. We call something
-# faster or slower only if it differs by at least 10 %, because a smaller difference may be drift.
-
-
-# %%
-def verdict(times):
-    return "faster" if times > 1.1 else "slower" if times < 1 / 1.1 else "about as fast"
-
-
-gains = {batch: alone[batch] / together[batch // devices] for batch in batches[1:]}
-small, large = batches[1], batches[-1]
-
-# %%
-words = {"faster": "pays", "slower": "costs time", "about as fast": "makes no clear difference"}
-say(
-    f"**Here, sharing a batch of {large} images {words[verdict(gains[large])]}: {devices} devices are "
-    f"{gains[large]:.2f} times as fast as one. With {small} images, it {words[verdict(gains[small])]}: "
-    f"{gains[small]:.2f} times.**"
-)
-
-# %% [markdown]
-# `BASELINE` is the course's plain training, which chapter 0 explains: AdamW, a constant learning rate, and
-# batches of 128 images. The course adds seven tricks to it, one per chapter. The next cell shows what our
-# recorded study has found about this trick, and its *card*, a summary. You may not know a few of their words:
-#
-# - *Paired seeds*: both kinds of training used the same random seeds. A *95 % interval* would contain the
-#   true ratio in about 95 of 100 such studies. A ratio above 1 for *leaving out* the trick means that
-#   training is faster without it.
-# - *N* is the number of devices, *B* the number of images in a batch, and a *shard* one process's part of it.
-#   "Their bytes" are those of the gradients.
-# - A *slot* is a place in the training loop where tricks act (`single`: only one can). *Meets* names what
-#   the trick interacts with. *Scaling* is chapter 2.
-
-# %%
-from IPython.display import Markdown
-
-say(headline("distributed"))
-Markdown(distributed.__doc__)
-
-# %% [markdown]
-# This study does not tell us what a second device brings. It ran on two cores, and plain training already
-# used both, because PyTorch divides the work of one process among the cores. So the trick added no device,
-# only the averaging. Here, we compare two devices with *one*.
-#
-# ## The problem: one device has a top speed
-#
-# Here are the images per second of one device, and of all devices that divide the batch, with at least 8
-# images for each.
+# The figure compares one device that has the whole batch with several devices that divide it.
 
 # %%
 from fasttricks.course import plot
@@ -201,65 +152,49 @@ plot(
 plt.show()
 
 # %%
-best, rise = batches[rates.index(max(rates))], rates[-1] / rates[-2]
-how = {"faster": "makes it faster", "slower": "makes it slower"}.get(verdict(rise), "hardly helps")
-reached = "has not reached its top speed yet" if rise > 1.1 else "has reached its top speed"
+gains = {b: alone[b] / together[b // devices] for b in batches[1:]}  # times as fast as one device
+small, large = batches[1], batches[-1]
+paying = [b for b in gains if min(gains[c] for c in gains if c >= b) >= 1.05]
 say(
-    f"With {batches[0]} images in a batch, one device processes {rates[0]:,.0f} images per second, and with "
-    f"{best} images, {max(rates):,.0f}. Going from {batches[-2]} to {batches[-1]} images {how}. So **one "
-    f"device {reached}.**"
+    f"With {batches[0]} images in a batch, one device processes {rates[0]:,.0f} images per second. Its "
+    f"highest speed here is {max(rates):,.0f} images per second, with "
+    f"{batches[rates.index(max(rates))]} images in a batch."
+)
+say(
+    f"If {devices} devices share a batch of {small} images, they are {gains[small]:.2f} times as fast as "
+    f"one. If they share {large} images, they are {gains[large]:.2f} times as fast. (Perfect would be "
+    f"{devices} times.) **Here, sharing a batch "
+    + (f"pays from {paying[0]} images on.**" if paying else "does not pay at any of these sizes.**")
 )
 
 # %% [markdown]
-# Small batches are slow because a part of each step does not depend on the images, such as starting each
-# layer and updating the weights. A larger batch spreads this part over more images, until the device has
-# reached its top speed. From there on, only a second device can help.
-
-
-# %%
-import itertools
-
-
-def from_here_on(ratios):  # the smallest batch from which all larger ones are faster
-    found = None
-    for batch in sorted(ratios, reverse=True):
-        if verdict(ratios[batch]) != "faster":
-            break
-        found = batch
-    return found
-
-
-pays_from = from_here_on(gains)
+# Small batches are slow because some work in each step does not depend on the number of images, such as
+# starting each layer and updating the weights. A device with half of the images must still do all of this
+# work, and the averaging comes on top. So a second device can only shorten the time that the images
+# themselves take.
+#
+# This is why people usually let the batch grow with the number of devices. Goyal et al. 2017 ([arXiv
+# 1706.02677](https://arxiv.org/abs/1706.02677)) trained ResNet-50 on ImageNet in one hour on 256 GPUs, and
+# each GPU *kept* 32 images. Let us compare the two ways for one batch size:
 
 # %%
+middle = batches[len(batches) // 2]
+kept = devices * alone[middle] / together[middle]
 say(
-    f"**Sharing a batch pays from {pays_from} images on.**"
-    if pays_from
-    else "**Sharing a batch does not pay, not even with the largest.**"
+    f"With {middle} images in a batch, one device processes {middle / alone[middle]:,.0f} images per second. "
+    f"If {devices} devices *share* {middle} images, they are {gains[middle]:.2f} times as fast. If each of "
+    f"them *keeps* {middle} images, together they are {kept:.2f} times as fast."
 )
-say(
-    f"If one device and {devices} devices each have the batch that suits them best, {devices} devices are "
-    f"{max(divided) / max(rates):.2f} times as fast. Perfect would be {devices}."
-)
-
-# %%
-for fewer, more in itertools.pairwise(batches):
-    if together[more] < together[fewer] / 1.1:
-        say(
-            f"One thing in this figure is strange. {devices} devices with {fewer} images each need "
-            f"{1e3 * together[fewer]:.1f} ms for a step, but with {more} images each, only "
-            f"{1e3 * together[more]:.1f} ms. More work cannot take less time, so something else slows "
-            f"down the short steps. **We have not found out what**, so expect other numbers elsewhere."
-        )
 
 # %% [markdown]
-# How large a batch must be depends on the machine. GPUs reach their top speed only with far more work.
+# With a larger batch, one pass over all training images (an *epoch*) has fewer steps. Chapter 2 asks how well
+# the network then learns. In this chapter, the batch stays the same.
 #
 # ## By hand: half and half is whole
 #
-# What must two devices tell each other? Take the smallest possible network, a single weight, and four
-# images of one number each. The loss is the mean of the squares of `weight * x - y`. Here is its slope with
-# respect to the weight, on the whole batch and on each half:
+# What must two devices tell each other? Take the smallest possible network, which has a single weight, and
+# four images of one number each. The loss is the mean of the squares of `weight * x - y`. Here is its slope
+# with respect to the weight, on the whole batch and on each half:
 
 # %%
 x, y, weight = torch.tensor([1.0, 2, 3, 4]), torch.tensor([2.0, 3, 5, 9]), 1.0
@@ -272,66 +207,56 @@ def slope(x, y):
 slope(x, y), slope(x[:2], y[:2]), slope(x[2:], y[2:])
 
 # %% [markdown]
-# The halves disagree. But the mean of four numbers is also the mean of the means of two halves.
+# The halves disagree. But the mean of four numbers is also the mean of the two halves' means. If one device
+# has three images and the other has one, we must weight each slope by its number of images:
 
 # %% tags=["nbval-check-output"]
 from fasttricks.course import holds
 
 halves = (slope(x[:2], y[:2]) + slope(x[2:], y[2:])) / 2
+weighted = 0.75 * slope(x[:3], y[:3]) + 0.25 * slope(x[3:], y[3:])
 holds(halves == slope(x, y), "two half-batches average to the whole batch's gradient")
+holds(abs(weighted - slope(x, y)) < 1e-6, "so do unequal parts, weighted by their images")
 
 # %% [markdown]
-# So each device needs only its own images, and the average gradient. If all begin with equal weights, they
-# then take the same step, and their weights stay equal. The learning rate stays the same too, because the
-# gradients are averaged, not added, and the *global* batch, all shards together, has not changed.
+# So each device needs only its own images and the average gradient. If all devices begin with equal weights,
+# they take the same step, and their weights stay equal. The learning rate does not change either, because the
+# gradients are averaged, not added.
 #
-# If one device has three images and the other has one, the plain mean gives the single image too much weight.
-# Unequal shards must be weighted by the number of their images.
-
-# %% tags=["nbval-check-output"]
-three, single = slope(x[:3], y[:3]), slope(x[3:], y[3:])
-holds((three + single) / 2 != slope(x, y), "the plain mean of unequal parts is wrong")
-holds(abs(0.75 * three + 0.25 * single - slope(x, y)) < 1e-6, "weighted by images, it is right")
-
-# %% [markdown]
 # ### In a real network
 #
-# We take two batches of 256 validation images, put all gradients into one long vector, and compute in
-# double precision so that rounding cannot hide anything.
+# Now we take our network and a batch of 256 validation images. We call each half of the batch a *shard*. We
+# compute in double precision so that rounding cannot hide anything.
 
 # %%
-torch.manual_seed(0)
-net = create(budget.model, data.channels, len(data.classes)).double().to(ready.val.y.device)
-count = 2 * BASELINE.batch
-pixels, others = data.normalise(ready.val.x[: 2 * count]).double().chunk(2)
-kinds = torch.nn.functional.one_hot(ready.val.y[: 2 * count], len(data.classes)).double()
-targets, other_targets = kinds.chunk(2)
+ready = data.to(torch.device("cuda" if gpus else "cpu"), budget.image_size)
+net = net.double().to(ready.val.y.device)
+images, kinds = data.normalise(ready.val.x[:512]).double(), ready.val.y[:512]
 
 
-def gradient(x, q):
+def gradient(rows):
     net.zero_grad()
-    torch.nn.functional.cross_entropy(net(x), q).backward()
+    torch.nn.functional.cross_entropy(net(images[rows]), kinds[rows]).backward()
     return torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
 
 
 # %% [markdown]
-# `gaps` compares two vectors with the gradient of the first batch: the average over the shards of that
-# batch, and, to have a scale, the gradient of the other batch. Each gap is the length of the difference, as
-# a fraction of the length of the first batch's gradient.
+# `gaps` compares the gradient of that batch with two other vectors: the average of the two shards' gradients
+# and, for comparison, the gradient of 256 other images. The *gap* is the distance between the two vectors,
+# as a fraction of the length of the batch's gradient.
 
 
 # %%
 def gaps():
-    whole, other = gradient(pixels, targets), gradient(others, other_targets)
-    shards = zip(pixels.chunk(2), targets.chunk(2), strict=True)
-    averaged = sum(gradient(x, q) for x, q in shards) / 2
+    whole, other = gradient(slice(0, 256)), gradient(slice(256, 512))
+    averaged = (gradient(slice(0, 128)) + gradient(slice(128, 256))) / 2
     return [((found - whole).norm() / whole.norm()).item() for found in (averaged, other)]
 
 
 # %% [markdown]
-# Now **batch norm** matters. In training, this layer subtracts the mean of *its own* batch and divides by its
-# standard deviation, so the images of a batch affect each other, as in no other layer of our network. In
-# evaluation, it uses stored statistics instead. We compute the gaps both ways.
+# Here, **batch norm** matters. In training, this layer subtracts the mean of *its own* batch and divides by
+# the batch's standard deviation, so the images of a batch affect each other. In evaluation, it uses stored
+# statistics instead. We compute the gaps both ways.
 
 # %%
 net.eval()
@@ -341,53 +266,23 @@ own, scale = gaps()
 
 # %%
 say(
-    f"With stored statistics, the gap is **{stored:.0e}**, which is rounding. With the statistics of each "
-    f"shard, it is **{own:.2f}**, which is not. For comparison, the gradients of two different batches are "
-    f"{scale:.2f} apart."
+    f"With stored statistics, the gap is **{stored:.0e}**, which is mere rounding. With the statistics of "
+    f"each shard, it is **{own:.2f}**. For comparison, the gap between two different batches is {scale:.2f}."
 )
 
 # %% tags=["nbval-check-output"]
-holds(
-    stored < 1e-9,
-    "without batch statistics, the halves average to the whole gradient, up to rounding",
-)
+holds(stored < 1e-9, "without batch statistics, the shards average to the whole gradient")
 
 # %% [markdown]
 # The second gap is no bug. The average is the exact gradient of a network whose batch norm looks at fewer
 # images at a time (*ghost batch norm*, Hoffer et al. 2017, [arXiv
-# 1705.08741](https://arxiv.org/abs/1705.08741)). Does it hurt accuracy? We try shards of 128 images under
-# "Use it", and tiny ones under "Break it".
+# 1705.08741](https://arxiv.org/abs/1705.08741)). Below, we test whether that hurts accuracy.
 #
-# ### The same sum on one device
-#
-# A single device can also take parts of a batch one after another, add up their gradients, and then make
-# one step. This is **gradient accumulation**, and such a part is called a **micro-batch**. It saves no
-# time, but you can train with a batch that does not fit into memory, or try a cluster's batch before you
-# rent the cluster. If a micro-batch has as many images as a shard there, the gradient is the same, with
-# batch norm too.
-#
-# In PyTorch, `backward` adds to `.grad`. You only need to weight each micro-batch's loss:
-
-
-# %%
-def accumulated(parts):
-    net.zero_grad()
-    for x, q in zip(pixels.chunk(parts), targets.chunk(parts), strict=True):
-        loss = torch.nn.functional.cross_entropy(net(x), q)
-        (loss * len(x) / len(pixels)).backward()
-    return torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
-
-
-# %% tags=["nbval-check-output"]
-net.eval()
-same = torch.allclose(accumulated(4), gradient(pixels, targets), rtol=1e-6, atol=1e-9)
-holds(same, "without batch statistics, four micro-batches give the gradient of the whole batch")
-
-# %% [markdown]
 # ## Write it
 #
-# The trick has two parts. First, which process takes which images? Every process draws the same batch from
-# the same seed, and process r keeps every N-th image, starting with number r. For three processes:
+# The trick has two parts. The first part divides the images. Every process draws the same batch from the same
+# seed. If there are N processes, process r keeps every N-th image, starting with image r. Here, three
+# processes divide ten images:
 
 
 # %%
@@ -398,99 +293,71 @@ def shard(values, rank, processes):
 [shard(torch.arange(10), rank, 3).tolist() for rank in range(3)]
 
 # %% [markdown]
-# Second, each of N devices holds one long vector, and all need the average. In a **ring all-reduce**, each
-# device sends only to the next one in a circle. Every vector is cut into N chunks, and a device sends *one*
-# chunk per round: device r begins with chunk r and then passes on the chunk that it has just received. In
-# the first N - 1 rounds, the receiver *adds* its own numbers. In the other N - 1, it *replaces* them with
-# the finished sums. `ring` yields what all devices hold after each round. It ends with the sums, and
-# dividing them by N gives the average.
+# Each image is in exactly one shard. The second part averages the gradients. Each of N devices holds its
+# gradient as one long vector, and all devices need the average. In a **ring all-reduce**, the devices form a
+# circle, and each sends only to the next. Every vector is cut into N chunks, and a device sends *one* chunk
+# per round: device r begins with chunk r and then passes on the chunk that it has just received. In the first
+# N - 1 rounds, the receiver *adds* its own numbers to the chunk. In the other N - 1 rounds, it *replaces* its
+# own numbers with the finished sums. Dividing these sums by N gives the average.
 
 
 # %%
-def ring(held):  # held[rank, chunk]
+def ring(held):  # held[rank, chunk]; yields what all devices hold after each round
     n = len(held)
     for step in range(2 * (n - 1)):
         yield held
         new = held.clone()
         for rank in range(n):
             chunk, right = (rank - step) % n, (rank + 1) % n
-            own = held[right, chunk] if step < n - 1 else 0
-            new[right, chunk] = held[rank, chunk] + own
+            mine = held[right, chunk] if step < n - 1 else 0
+            new[right, chunk] = held[rank, chunk] + mine
         held = new
     yield held
 
 
 # %% [markdown]
-# Four devices begin like this, each with its chunks *a* to *d*. An arrow names the chunk that travels first.
-# Every number is 1 at the start, so it later shows how many devices have contributed.
+# Here are four devices, each with its chunks *a* to *d*. At the start, every number is 1, so a number later
+# tells how many devices have contributed to it. An arrow names the chunk that travels next. A thick frame
+# marks a finished sum.
 
 # %%
-from fasttricks.course import circle, tally
+from fasttricks.course import circle
 
 states = list(ring(torch.ones(4, 4)))
-circle(states, {0: "start"})
+circle(states, {0: "start", 1: "after round 1", 3: "after round 3"})
 plt.show()
 
 # %% [markdown]
-# Here are all the rounds, with a row for each device. A circle marks what a device has just received.
-
-# %%
-titles = ["start"] + [f"round {number}" for number in range(1, len(states))]
-figure = tally(states, titles, "chunk", "device", "abcd")
-for axes, before, after in zip(figure.axes[1:], states, states[1:], strict=False):
-    device, chunk = (before != after).nonzero().T
-    axes.plot(chunk, device, "o", markersize=16, markerfacecolor="none", markeredgecolor="tab:red")
-plt.show()
-
-# %% [markdown]
-# Follow chunk *a*. Device 0 sends its 1, so device 1 has 2 after round 1. It sends these on, so device 2 has
-# 3 after round 2, and device 3 has 4 after round 3: a finished sum. Three more rounds carry the finished sums
-# around the ring.
+# Follow chunk *a*. Device 0 sends its 1, so device 1 has 2 after round 1. Device 2 has 3 after round 2, and
+# device 3 has 4 after round 3, which is a finished sum. Three more rounds carry the finished sums around the
+# ring.
 #
 # Now count the bytes. In each of the 2 (N - 1) rounds, a device sends one chunk, 1/N of the gradient.
-# In total, that is 2 (N - 1) / N times the gradient: less than twice, *however many devices there are*.
+# In total, it sends 2 (N - 1) / N times the gradient. This is less than twice the gradient, *however many
+# devices there are*.
 
 # %%
-travels = {n: 2 * (n - 1) / n * size / 1e6 for n in (2, 8, 256)}
+travels = {n: 2 * (n - 1) / n * size / 1e6 for n in (2, 256)}
 say(
-    f"The gradient of our network is {size / 1e6:.2f} MB. In each step, each of 2 devices sends "
-    f"{travels[2]:.2f} MB, each of 8 devices {travels[8]:.2f} MB, and **each of 256 devices "
-    f"{travels[256]:.2f} MB**."
+    f"The gradient of our network has {size / 1e6:.2f} MB. In each step, each of 2 devices sends "
+    f"{travels[2]:.2f} MB, and **each of 256 devices sends {travels[256]:.2f} MB**."
 )
 say(
-    f"But each round also has a fixed delay, which no bandwidth removes. On this machine, averaging the "
-    f"whole gradient takes {1e3 * averaging[size]:.2f} ms, and averaging a single number "
-    f"{1e3 * averaging[4]:.2f} ms."
+    f"But each round also has a fixed delay. On this machine, averaging the whole gradient takes "
+    f"{1e3 * speeds.all_reduce[size]:.2f} ms, and averaging a single number takes "
+    f"{1e3 * speeds.all_reduce[4]:.2f} ms."
 )
 
 # %% [markdown]
-# A ring of 1,024 devices has 2,046 such rounds, so large machines also use trees. PyTorch leaves the
-# all-reduce to a library: on CPUs gloo, and on GPUs NCCL.
-#
-# PyTorch's wrapper for all this is `DistributedDataParallel`, **DDP** for short. It can hide part of the
-# cost. The backward pass finishes the last layer's gradients first. DDP collects finished gradients in
-# **buckets** and sends a full bucket while it computes earlier layers.
-
-# %%
-compute = [("forward", 0, 3), ("backward", 3, 9)]
-timeline(
-    {
-        "at the end: compute": compute,
-        "at the end: send": [("send", 9, 12)],
-        "in buckets: compute": compute,
-        "in buckets: send": [("send", 5, 6), ("send", 7, 8), ("send", 9, 10)],
-    },
-    "the same step, sent at the end and in three buckets",
-)
-plt.show()
-
-# %% [markdown]
-# In buckets, only the last message delays the step. On a CPU, our package uses a single bucket, because no
-# core is free to send earlier. So nothing was hidden in the times stored here.
+# In PyTorch, `DistributedDataParallel`, **DDP** for short, averages the gradients. It leaves the all-reduce
+# to a library: gloo on CPUs, and NCCL on GPUs. DDP can also hide part of the cost: it sends the last layer's
+# gradients while it computes those of earlier layers. (Our package does not do this on the CPU of one
+# machine, because no core is free to send them.)
 #
 # ## Check it
 #
-# Our shards match the package's, and no image is lost or counted twice.
+# We check that our shards match the package's, that no image is lost or counted twice, and that a ring of
+# five devices ends with the right sums.
 
 # %% tags=["nbval-check-output"]
 rows = torch.arange(101)
@@ -498,22 +365,6 @@ parts = [distributed.shard(rows, rank, 4) for rank in range(4)]
 same = all(torch.equal(piece, shard(rows, rank, 4)) for rank, piece in enumerate(parts))
 holds(same, "our function matches the package's")
 holds(torch.equal(torch.cat(parts).sort().values, rows), "every row is in exactly one shard")
-
-# %% [markdown]
-# PyTorch's own `DistributedSampler` makes all shards equally long by repeating some images. That is harmless
-# in training, but it makes a measured accuracy wrong.
-
-# %% tags=["nbval-check-output"]
-from torch.utils.data import DistributedSampler
-
-samplers = [DistributedSampler(rows, 4, rank, shuffle=False) for rank in range(4)]
-counted = sum(len(list(sampler)) for sampler in samplers)
-holds(counted == 104, "DistributedSampler hands out 104 indices for 101 images")
-
-# %% [markdown]
-# We check the ring too, with five devices and different numbers:
-
-# %% tags=["nbval-check-output"]
 numbers = torch.arange(25.0).view(5, 5)
 *_, last = ring(numbers)
 holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends with every sum")
@@ -521,87 +372,45 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # %% [markdown]
 # ## In your own loop
 #
-# Here is `train_ddp.py`, a script in ordinary PyTorch:
+# These lines turn an ordinary PyTorch script into a distributed one:
 #
 # ```python
-# import os
-#
-# import timm
-# import torch
-# import torch.distributed as dist
-# from torch.nn.parallel import DistributedDataParallel
-# from torch.utils.data import DataLoader, DistributedSampler
-# from torchvision import datasets, transforms
-#
-# gpu, local = torch.cuda.is_available(), int(os.environ["LOCAL_RANK"])
-# device = torch.device("cuda", local) if gpu else torch.device("cpu")
-# if gpu:
-#     torch.cuda.set_device(device)
-# dist.init_process_group("nccl" if gpu else "gloo")
+# device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if gpu else torch.device("cpu")
+# dist.init_process_group("nccl" if gpu else "gloo")  # the processes meet
 # rank, processes = dist.get_rank(), dist.get_world_size()
-# torch.manual_seed(0)
-# if local == 0:  # one process on each machine downloads, and the others wait
-#     datasets.FashionMNIST("downloads", download=True)
-# dist.barrier()
-# data = datasets.FashionMNIST("downloads", transform=transforms.ToTensor())
-# sampler = DistributedSampler(data, drop_last=True)  # each process gets its own part
+# sampler = DistributedSampler(data, drop_last=True)  # each process gets its own shard
 # loader = DataLoader(data, 128 // processes, sampler=sampler, drop_last=True)
-# net = timm.create_model("test_resnet", in_chans=1, num_classes=10).to(device)
 # wrapped = DistributedDataParallel(net, device_ids=[device] if gpu else None)
-# torch.manual_seed(rank)  # other random numbers in each process, if you add dropout or augmentation
-# optimizer = torch.optim.AdamW(wrapped.parameters(), lr=1e-3)
-# for epoch in range(2):
+# for epoch in range(epochs):
 #     sampler.set_epoch(epoch)  # another order, the same for all processes
 #     for x, y in loader:
-#         loss = torch.nn.functional.cross_entropy(wrapped(x.to(device)), y.to(device))
+#         loss = cross_entropy(wrapped(x.to(device)), y.to(device))
 #         loss.backward()  # here the gradients are averaged
 #         optimizer.step()
 #         optimizer.zero_grad()
-# if rank == 0:  # all have the same weights: one evaluates and saves them
-#     test = datasets.FashionMNIST("downloads", train=False, transform=transforms.ToTensor())
-#     with torch.inference_mode():  # all test images, without a sampler
-#         right = [net.eval()(x.to(device)).argmax(1).cpu() == y for x, y in DataLoader(test, 500)]
-#     print(f"test accuracy {torch.cat(right).float().mean():.4f}")
+# if rank == 0:  # all have the same weights, so one saves them
 #     torch.save(net.state_dict(), "net.pt")
-# dist.destroy_process_group()
 # ```
 #
-# The sampler's `drop_last` leaves out a few images instead of repeating some. The loader's leaves out the
-# last, smaller batch, so that all shards are equal.
-#
-# You start the script with **torchrun**, which starts the processes and tells each its number, the *rank*:
+# **torchrun** starts the processes and tells each process its number, the *rank*:
 #
 # ```
-# torchrun --standalone --nproc-per-node 2 train_ddp.py
+# torchrun --standalone --nproc-per-node 2 train.py
 # ```
 #
-# On two machines with eight GPUs each, you run `torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d
-# --rdzv-endpoint FIRST_MACHINE:29500 train_ddp.py` on both. They meet at the first machine, through
-# PyTorch's own service (`c10d`) at a free port (29500).
+# Four classic bugs:
 #
-# DDP averages the gradients, but not batch norm's stored statistics. Before each forward pass, it copies
-# those of rank 0 to the others. So the statistics that this script saves come from rank 0's images alone.
-# (Our package averages them at the end.)
-#
-# Five classic bugs:
-#
-# 1. **`sampler.set_epoch` is missing.** Every epoch then has the same order.
-# 2. **The batch size is per process.** `DataLoader(data, 128)` in four processes makes a global batch of
-#    512, for which the old learning rate is usually too low (chapter 2).
-# 3. **`net(x)` instead of `wrapped(x)`.** The gradients are never averaged, and the copies drift apart
+# 1. **The batch size is per process.** `DataLoader(data, 128)` in four processes makes a batch of 512.
+# 2. **`net(x)` instead of `wrapped(x)`.** The gradients are never averaged, and the copies drift apart
 #    without an error.
-# 4. **Every process saves, downloads, or logs.** Let rank 0 do it, and let the others wait with
-#    `dist.barrier()`.
-# 5. **One process skips a step or stops early.** The others wait for it until a timeout, ten minutes with
-#    GPUs.
+# 3. **`sampler.set_epoch` is missing.** Then every epoch has the same order.
+# 4. **One process skips a step or stops early.** The others wait for it until a timeout.
 #
-# With gradient accumulation, wrap all but the last micro-batch in `with wrapped.no_sync():`. Otherwise, the
-# devices average their gradients after every micro-batch. If the model does not fit into one GPU, use
-# **FSDP** (`torch.distributed.fsdp.fully_shard`), which also divides the weights and the optimizer's state.
+# If the model does not fit on one GPU, use **FSDP** (`torch.distributed.fsdp.fully_shard`), which also
+# divides the weights and the optimiser's state among the GPUs.
 #
-# The course's plain script is [`examples/plain.py`](../examples/plain.py).
-# [`examples/distributed.py`](../examples/distributed.py) is the same for several devices. Here is how they
-# differ.
+# [`examples/distributed.py`](../examples/distributed.py) is a complete script. Here is how it differs from
+# [`examples/plain.py`](../examples/plain.py):
 #
 # <details><summary>The difference, line by line: remove the - lines and add the + lines</summary>
 #
@@ -660,15 +469,14 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 #
 # </details>
 #
-# Every process draws the order and the flips of the whole batch, so here all keep the same seed. If a batch
-# does not divide evenly, its shards differ in size, but DDP divides the sum of the gradients by the number
-# of processes as if they did not. The factor `len(rows) * processes / BATCH`, the shard's size over an
-# equal share, makes up for that.
+# This script needs no sampler, because every process draws the order and the flips of the whole batch from
+# the same seed. DDP gives all shards the same weight, so the factor `len(rows) * processes / BATCH` corrects
+# for shards of unequal size.
 #
 # ## Use it
 #
-# Now we train, and compare two ways, or *arms*: plain training on one device, and the trick on several. On a
-# CPU, there is a third arm: plain training in one process that uses all cores.
+# Now we train with one device and with all of them. On a CPU, we also train with a single process that uses
+# all cores, because PyTorch can divide its work among them without any trick.
 
 # %%
 from dataclasses import replace
@@ -676,72 +484,40 @@ from dataclasses import replace
 plain = replace(BASELINE, batch=devices * BASELINE.batch)
 trick = plain + Distributed(devices, share_devices=not enough)
 single, several, whole = "one device", f"{devices} devices", "all cores, no trick"
-arms = {single: (plain, part), several: (trick, part)}  # recipe, cores of each process
+recipes = {single: (plain, part), several: (trick, part)}  # recipe, cores of each process
 if enough and gpus == 0:
-    arms[whole] = (plain, devices * part)
+    recipes[whole] = (plain, devices * part)
 
 # %% [markdown]
-# The `+` adds a trick to a recipe. `share_devices` lets several processes share a device if there are too
-# few. All arms train with the same seeds, the same number of steps, and the same batch, which gives each of
-# several devices 128 images. Each run starts new processes, and `OMP_NUM_THREADS` tells them how many cores
-# to use.
+# `BASELINE` is the course's plain training (chapter 0), and `+` adds a trick to it. All runs have the same
+# number of steps and the same whole batch. If several devices share the batch, each of them gets 128 images.
+# Each run starts new processes, and `OMP_NUM_THREADS` tells them how many cores to use.
 
 # %%
 import os
 
 from fasttricks import train
-from fasttricks.course import accuracy_table, clear, gained, median, one_line
+from fasttricks.course import accuracy_table, one_line
 
 
 def run(name, seed):
-    recipe, cores_each = arms[name]
-    os.environ["OMP_NUM_THREADS"] = str(cores_each)
-    label = f"{name}, seed {seed}"
-    images = budget.images // 2
-    return train(recipe, data, images=images, seed=seed, fresh=True, label=label)
+    recipe, threads = recipes[name]
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    seen, label = budget.images // 2, f"{name}, seed {seed}"
+    return train(recipe, data, images=seen, seed=seed, fresh=True, label=label)
 
 
-runs = {name: [] for name in arms}
+runs = {name: [] for name in recipes}
 with one_line() as tell:
     for seed in range(budget.seeds):
-        for name in arms:
+        for name in recipes:
             runs[name].append(run(name, seed))
-    tell(f"{len(arms) * budget.seeds} runs, {len(arms)} arms in turns")
+    tell(f"{len(recipes) * budget.seeds} runs, taking turns")
 accuracy_table(runs)
 
 # %% [markdown]
-# Gains are over one device, in percentage points, between two runs with the same seed. For the time, too, we
-# compare runs with the same seed, and quote the median of these ratios (in brackets: their range).
-
-# %%
-clocks = {name: [one.train_seconds for one in found] for name, found in runs.items()}
-scores = {name: [one.val_accuracy for one in found] for name, found in runs.items()}
-
-
-def ratios(other):  # how many times as fast the trick is, from low to high
-    return sorted(b / a for a, b in zip(clocks[several], clocks[other], strict=True))
-
-
-# %%
-pairs = ratios(single)
-lesson = {
-    "faster": "makes this training faster",
-    "slower": "makes this training slower",
-    "about as fast": "makes no clear difference to the time of this training",
-}
-say(
-    f"{devices} devices that shared batches of {plain.batch} images trained **{median(pairs):.2f} times as "
-    f"fast** as one ({pairs[0]:.2f} to {pairs[-1]:.2f}). So **the trick {lesson[verdict(median(pairs))]}**."
-)
-if plain.batch in gains:
-    say(
-        f"`measure` found {gains[plain.batch]:.2f} times for steps of this size, with batches that are "
-        f"already in memory."
-    )
-
-# %% [markdown]
-# Here is the validation accuracy of seed 0. The marks are at the same numbers of images, so a line further
-# to the left belongs to a faster training run.
+# The table shows gains over one device, in percentage points. The figure shows the accuracy of seed 0. The
+# marks on all lines are at the same numbers of images, so the line of a faster run lies further to the left.
 
 # %%
 curves = {}
@@ -751,57 +527,59 @@ for name, found in runs.items():
 plot(curves, "seconds of training", "validation accuracy", marks=True)
 plt.show()
 
+# %%
+ended = [f"{ran[0].train_seconds:.1f} s ({label})" for label, ran in runs.items()]
+say(f"With seed 0, training took {', '.join(ended)}.")
+
 # %% [markdown]
-# Does the batch-norm gap in the gradient hurt accuracy? With several devices, batch norm sees 128 images at a
-# time instead of the whole batch.
+# For a verdict, we compare all pairs. The speed-up is the median over the pairs.
 
 # %%
-guess, seen = 1 / len(data.classes), runs[single][0]
+from fasttricks.course import faster, gained, median
+
+clocks = {name: [one.train_seconds for one in found] for name, found in runs.items()}
+scores = {name: [one.val_accuracy for one in found] for name, found in runs.items()}
+guess = 1 / len(data.classes)  # the accuracy of guessing
+
+# %%
+speed = faster(clocks[several], clocks[single])
+quick = median(q / p for p, q in zip(clocks[several], clocks[single], strict=True))
+effect = "saves time" if quick > 1 else "costs time"
+effect = "makes no clear difference to the time" if "about" in speed else effect
+say(
+    f"{devices} devices that shared batches of {plain.batch} images trained {speed} as one device with "
+    f"whole batches. So **sharing {effect}**."
+)
 learned = gained(scores[several], scores[single], guess)
-points = [100 * (a - b) for a, b in zip(scores[several], scores[single], strict=True)]
-if "lower" in learned:
-    harm = "cost accuracy in these short runs"
-elif "higher" in learned:
-    harm = "did not cost accuracy in these short runs"
-elif "about the same" in learned and max(points) < 0:
-    harm = (
-        "may have cost a little accuracy: it was lower with every seed, but by less than we ask for"
-    )
-elif "about the same" in learned:
-    harm = "did not clearly change the accuracy of these short runs"
-else:
-    harm = "cannot be judged here"
+lessons = {
+    "lower": "So in these short runs, the smaller shards **cost accuracy**.",
+    "higher": "So in these short runs, the smaller shards **did not cost accuracy**.",
+    "about the same": "So the gap in the gradient **made no clear difference** in these short runs.",
+}
+unclear = "So these short runs **do not show** whether the gap in the gradient matters."
 say(
-    f"We call an accuracy higher or lower only if all {budget.seeds} seeds agree and the mean difference is "
-    f"at least {clear(budget.seeds):.1f} points."
-    if budget.seeds > 1
-    else f"We call an accuracy higher or lower only if the difference is at least {clear(1):.1f} points."
-)
-say(
-    f"After {seen.images_seen / len(data.train):.2f} epochs, the accuracy of {devices} devices, compared "
-    f"with one, was **{learned}**. So the batch-norm gap **{harm}**."
+    f"Compared with one device, the accuracy with {devices} devices after "
+    f"{runs[single][0].images_seen / len(data.train):.2f} epochs is {learned}. "
+    + next((text for word, text in lessons.items() if word in learned), unclear)
 )
 
 # %% [markdown]
-# What if the trick adds no device? Here, the same cores are used once by one process and once by several.
+# On a CPU, one device had only a part of the cores. So we also need to compare the processes with a single
+# process that may use the same hardware as all of them together.
 
 # %%
-if whole in runs or not enough:
-    against = whole if whole in runs else single
-    pairs = ratios(against)
-    adds_nothing = verdict(median(pairs))
-    lesson = {
-        "faster": "Even so, the trick pays here",
-        "slower": "So here **the trick costs time**",
-        "about as fast": "So here **the trick gains nothing**",
-    }
-    say(
-        f"Compared with one process that has {'the device' if against == single else 'all cores'} to itself, "
-        f"{devices} processes trained **{median(pairs):.2f} times as fast** ({pairs[0]:.2f} to "
-        f"{pairs[-1]:.2f}). {lesson[adds_nothing]}."
-    )
-else:
-    say("Each process had a GPU of its own, so this comparison does not apply.")
+rival = whole if whole in runs else single
+shared = faster(clocks[several], clocks[rival])
+times = median(q / p for p, q in zip(clocks[several], clocks[rival], strict=True))
+worth = "the trick still pays" if times > 1 else "the trick costs time"
+worth = "the trick makes no clear difference" if "about" in shared else worth
+alike, owner = ("on this CPU", "all cores") if rival == whole else ("on this device", "the device")
+say(
+    "Here, each process had a GPU of its own, so there is no such single process."
+    if gpus > 1
+    else f"Compared with one process that has {owner} to itself, {devices} processes trained {shared}. "
+    f"**So {alike}, {worth}.**"
+)
 
 # %% [markdown]
 # Finally, we check that the comparison was fair:
@@ -814,26 +592,25 @@ holds({one.processes for one in runs[several]} == {devices}, "and a process for 
 # %% [markdown]
 # ## Break it: too few images for batch norm
 #
-# How small can a shard get? With few images, the mean and the standard deviation that batch norm computes
-# are noisy. With gradient accumulation, we can try this without a cluster. With `accumulate=64`, one
-# process cuts each batch of 128 images into 64 micro-batches of 2, as if there were 64 devices. We compare
-# that with micro-batches of 16 and with undivided batches.
+# How small may a shard be? We can test this without a cluster. One process takes the shards one after
+# another, adds up their gradients, and then makes one step. This is **gradient accumulation**. It saves no
+# time, but the step is the same that many devices would make. `accumulate=64` cuts a batch of 128 images into
+# 64 shards of 2.
 
 # %%
 from fasttricks.course import train_arms
 
 per_shard = {BASELINE.batch // count: count for count in (1, 8, 64)}
 cut = {
-    f"{images} images in a shard": BASELINE + Distributed(1, accumulate=count)
-    for images, count in per_shard.items()
+    f"{count} images in a shard": BASELINE + Distributed(1, accumulate=parts)
+    for count, parts in per_shard.items()
 }
 tiny = train_arms(cut, data, images=min(budget.images // 8, 3_200), evaluations=1)
 
 # %% [markdown]
-# The stored statistics are *running* averages, which move by a tenth in every forward pass. A step with 64
-# micro-batches has 64 forward passes, and one with an undivided batch has one, so in a short training run
-# the undivided batches would be at a disadvantage. We therefore recompute these statistics for all networks,
-# from the same 2,000 training images. (In a cluster, each device has only one forward pass per step.)
+# In every forward pass, batch norm moves its stored statistics a tenth of the way to those of the current
+# shard. A step with 64 shards has 64 forward passes, and a step with one shard has one. To be fair, we
+# recompute the statistics of all networks from the same 2,000 training images.
 
 # %%
 from torch.optim.swa_utils import update_bn
@@ -842,24 +619,21 @@ from fasttricks.loop import accuracy
 
 
 def fair_accuracy(run):
-    update_bn((data.normalise(x) for x in ready.train.x[:2000].split(500)), run.net)
+    update_bn((data.normalise(some) for some in ready.train.x[:2000].split(500)), run.net)
     return accuracy(run.net, ready, ready.val, run.recipe)
 
 
 # %% [markdown]
-# Here is that accuracy for each seed and each shard size:
+# Here is the accuracy with these statistics, for each seed and each shard size:
 
 # %%
-found = {
-    images: [fair_accuracy(run) for run in runs]
-    for images, runs in zip(per_shard, tiny.values(), strict=True)
+fair = {
+    count: [fair_accuracy(run) for run in found]
+    for count, found in zip(per_shard, tiny.values(), strict=True)
 }
-lines = {
-    f"seed {seed}": (list(found), accuracies)
-    for seed, accuracies in enumerate(zip(*found.values(), strict=True))
-}
+by_seed = enumerate(zip(*fair.values(), strict=True))
 plot(
-    lines,
+    {f"seed {seed}": (list(fair), found) for seed, found in by_seed},
     f"images in a shard ({BASELINE.batch} in a batch)",
     "validation accuracy",
     scale="log",
@@ -868,213 +642,115 @@ plot(
 plt.show()
 
 # %%
-undivided, sixteen, two = found.values()
-enough_for_norm, few = gained(sixteen, undivided, guess), gained(two, undivided, guess)
-seen = next(iter(tiny.values()))[0]
+undivided, sixteen, two = fair.values()
+more, few = gained(sixteen, undivided, guess), gained(two, undivided, guess)
+first = next(iter(tiny.values()))[0]
 say(
-    f"Compared with undivided batches after {seen.steps} steps ({seen.images_seen / len(data.train):.2f} "
-    f"epochs), the accuracy with 2 images in a shard is **{few}**. With 16 images, it is "
-    f"**{enough_for_norm}**."
+    f"Compared with undivided batches, the accuracy after {first.steps} steps is **{few}** with 2 images in "
+    f"a shard, and {more} with 16."
 )
-drop = sum(undivided) - sum(two)  # over all seeds
-if "lower" not in few:
-    judged_norm = "we cannot tell how many images in a shard are too few for batch norm"
-elif sum(sixteen) - sum(two) > 0.8 * drop:
-    judged_norm = (
-        "2 images in a shard are too few for batch norm, and nearly all of the loss in accuracy comes "
-        "between 16 and 2"
-    )
-else:
-    judged_norm = (
-        "2 images in a shard are too few for batch norm, and 16 do not avoid the loss in accuracy"
-    )
-say(f"So in the first steps of training, **{judged_norm}**.")
+say(
+    "So in the first steps of training, **2 images in a shard are too few for batch norm"
+    + (", and even 16 cost accuracy.**" if "lower" in more else ".**")
+    if "lower" in few
+    else "So these steps do not show how many images in a shard are too few."
+)
 
 # %% [markdown]
 # We did not train to the end, but Wu and He 2018 did ([arXiv
-# 1803.08494](https://arxiv.org/abs/1803.08494)). They report for ResNet-50 on ImageNet an error of 23.6 %
-# with 32 images per GPU, 23.7 % with 16, 24.8 % with 8, and 34.7 % with 2.
+# 1803.08494](https://arxiv.org/abs/1803.08494)): ResNet-50 on ImageNet had an error of 23.6 % with 32 images
+# per GPU, 23.7 % with 16, 24.8 % with 8, and 34.7 % with 2.
 #
-# There are two cures. `torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)`, called before you wrap the
-# network, computes the statistics over all devices. It needs GPUs and more messages. Or use a norm that
-# looks at one image at a time, such as group norm, which Wu and He propose.
+# There are two cures. You can call `torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)` before DDP wraps the
+# network. Batch norm then computes its statistics over all devices, but this needs GPUs and more messages. Or
+# you can use a norm that looks at one image at a time, such as group norm.
 #
-# ## Why sharing a small batch pays less
+# ## What we have found
 #
-# Ideally, a step would take 1/N of the time that one device needs for the whole batch. Two things make it
-# longer: a part of the step does not become shorter with fewer images, and working together has a price.
-# The table shows what one device needs for its shard alone, what the averaging takes by itself, and what
-# both leave unexplained, in milliseconds.
+# Here is what our recorded study found about the trick, followed by the trick's *card*, a short summary. On a
+# CPU, the study's plain training already uses all cores, so the trick adds no device there. (A *95 %
+# interval* should contain the true ratio in about 95 of 100 such studies. On the card, the *slot* is the
+# place in the training loop where a trick acts, and *meets* names what the trick interacts with.)
 
 # %%
-import pandas as pd
+from IPython.display import Markdown
 
+from fasttricks.course import headline
 
-def explained(batch):  # milliseconds of a step
-    shard_size = batch // devices
-    rows = {
-        "one device, whole batch": alone[batch],
-        f"ideal: 1/{devices} of that": alone[batch] / devices,
-        "one device, only its shard": alone[shard_size],
-        "averaging by itself": averaging[size],
-        "unexplained": together[shard_size] - alone[shard_size] - averaging[size],
-        f"{devices} devices together": together[shard_size],
-    }
-    return {name: 1e3 * seconds for name, seconds in rows.items()}
-
-
-steps = {f"{batch} images": explained(batch) for batch in (small, large)}
-pd.DataFrame(steps).round(1)
+say(headline("distributed"))
+Markdown(distributed.__doc__)
 
 # %% [markdown]
-# The last row is the sum of the three rows above it.
+# Did the card's claims hold in this run?
 
 # %%
-_, ideal, own_shard, message, unknown, measured = steps[f"{small} images"].values()
-causes = {
-    "the part that does not shrink with the shard": own_shard - ideal,
-    "the averaging": message,
-    "a part that we cannot explain": unknown,
-}
-largest = max(causes, key=causes.get)
-say(
-    f"With {small} images, a step takes {measured:.1f} ms instead of {ideal:.1f}. **Most of the difference "
-    f"is {largest}**: {causes[largest]:.1f} ms."
-    if causes[largest] > (measured - ideal) / 2
-    else f"With {small} images, a step takes {measured:.1f} ms instead of {ideal:.1f}. **No single cause "
-    f"explains most of the difference.**"
+seen_here = "yes" if gains[large] >= 1.05 else "not seen here"
+failed = (
+    "yes"
+    if gains[small] <= 0.95
+    else "not here"
+    if gains[small] >= 1.05
+    else "it made no clear difference"
 )
-left = steps[f"{large} images"]["unexplained"]
-smaller = unknown / measured > max(0, left / (1e3 * together[large // devices]))
-say(
-    f"The unexplained part is {unknown:.1f} ms with {small} images, and {left:.1f} ms with {large}."
-    + (" It is a smaller share of the longer step." if smaller else "")
-)
-if alone[large // devices] < alone[large] / devices:
-    say(
-        f"With {large} images, one device is slower per image than with {large // devices}. That is why its "
-        f"shard alone takes even less than the ideal time."
-    )
-
-# %% [markdown]
-# The devices may wait for each other, or compete for memory: we have measured neither. In any case, what
-# does not shrink matters less in a long step. So do not shrink the shard: if each device *keeps* its batch,
-# the global batch grows with the number of devices.
-
-# %%
-kept = {batch: devices * alone[batch] / together[batch] for batch in batches}
-plot(
-    {
-        "one device": (batches, rates),
-        f"{devices} devices share this batch": (batches[1:], divided),
-        f"each of {devices} devices has such a batch": (
-            batches,
-            [devices * batch / together[batch] for batch in batches],
-        ),
-    },
-    "images in the batch of one device",
-    "images per second",
-    scale="log",
-    marks=True,
-)
-plt.show()
-
-# %%
-better = sum(kept[batch] > 1.1 * gains[batch] for batch in gains)
-where = "at every size" if better == len(gains) else f"at {better} of {len(gains)} sizes"
-keeps_from = from_here_on(kept)
-middle = batches[len(batches) // 2]
-say(
-    f"With {middle} images, {devices} devices are {gains[middle]:.2f} times as fast as one if they share "
-    f"them, and {kept[middle]:.2f} times if each has as many. **Keeping the batch brings more images per "
-    f"second (by at least 10 %) than sharing it {where}**, and "
-    + (
-        f"more than one device from {keeps_from} images on."
-        if keeps_from
-        else "never more than one device."
-    )
-)
-
-# %% [markdown]
-# But a larger global batch also means fewer steps per epoch. Chapter 2 asks whether the network still learns
-# as much from the same images.
-#
-# ## What to remember
-#
-# Did the card's claims hold?
-
-# %%
 say(
     f"- **The same gradient:** yes, to within {stored:.0e}, without batch statistics. With them, the gap was "
-    f"{own:.2f}, and the accuracy of {devices} devices, compared with one, was {learned}."
+    f"{own:.2f}."
 )
-longer = alone[small // devices] / averaging[size]
-if pays_from is None:
-    long = f"not seen here, although computing took up to {alone[large] / averaging[size]:.0f} times as long."
-elif pays_from == small:
-    long = f"yes: it paid at every size, from {small} images on."
-elif longer > 2:
-    long = (
-        f"only in part. It paid from {pays_from} images on. But with {small}, computing took {longer:.1f} "
-        f"times as long as the averaging, and the speed-up was {gains[small]:.2f}. Here, **the averaging by "
-        f"itself is not the whole price**."
-    )
-else:
-    long = f"yes: it paid from {pays_from} images on, and not with short steps."
-say(f"- **It pays when computation takes much longer than communication:** {long}")
-
-# %%
-failed = {"slower": "yes", "about as fast": "it gained nothing", "faster": "not here"}
 say(
-    f"- **It fails when the shard is small:** {failed[verdict(gains[small])]}, with {small // devices} images "
-    f"on each device. And with 2 images in a shard, the accuracy with batch norm was {few}. We tried no "
+    f"- **It pays when computation takes much longer than communication:** {seen_here}. A larger shard takes "
+    f"longer to compute, but its gradient has the same size. With {small} images in the batch, {devices} "
+    f"devices were {gains[small]:.2f} times as fast as one, and with {large}, {gains[large]:.2f} times."
+)
+say(
+    f"- **It fails when the shard is small:** {failed}, with {small // devices} images on each device. "
+    f"Compared with undivided batches, the accuracy with 2 images in a shard was {few}. We did not try a "
     f"smaller network."
 )
-if whole in runs or not enough:
-    say(
-        f"- **It fails when the processes share what one process could use alone:** {failed[adds_nothing]}. "
-        f"{devices} processes trained {median(pairs):.2f} times as fast as one."
-    )
+say(
+    "- **It fails when the processes share one device:** not tried, because each had a GPU of its own."
+    if gpus > 1
+    else f"- **It fails when the processes share one device:** {alike}, {worth}. {devices} processes trained "
+    f"{shared}, compared with one process that has {owner} to itself."
+)
 
 # %% [markdown]
-# On several GPUs, your numbers will differ. Five rules help you find them:
+# On your GPUs, four rules help you decide:
 #
 # 1. **Fill one device first.** Raise its batch until the images per second no longer rise.
-# 2. **Then add devices, and let each keep that batch.** The global batch grows, so scale the learning rate
-#    (chapter 2).
-# 3. **If the global batch must stay the same, time one device with the whole batch and with 1/N of it.** The
-#    ratio of the two times is the most that N devices can gain. If it is near 1, do not share that batch.
-# 4. **Before a long run, time 50 steps on one device and on all of them.** If the gain is far below the
-#    ratio of rule 3, use a larger batch or fewer devices.
-# 5. **With batch norm, keep about 16 images or more on each device** (see Wu and He's figures), or use
-#    `SyncBatchNorm`. If you must go lower, try it first on one device, with gradient accumulation.
+# 2. **Then add devices, and let each keep that batch.** The whole batch grows, so see chapter 2 for the
+#    learning rate.
+# 3. **If the whole batch must stay the same, time one device with the whole batch and with 1/N of it.** The
+#    ratio of the two times is about the most that N devices can gain.
+# 4. **With batch norm, do not let shards get small.** In Wu and He's experiments, the error hardly rose down
+#    to 16 images per GPU. If you need smaller shards, first try them on one device, with gradient
+#    accumulation.
 #
 # ## Questions
 #
 # **1. Must I change the learning rate when I go from one GPU to four?**
 #
-# <details><summary>Answer</summary>Not if the global batch stays the same. If each GPU keeps its batch, the
-# global batch grows: see chapter 2.</details>
+# <details><summary>Answer</summary>Not if the whole batch stays the same. If each GPU keeps its batch, the
+# whole batch grows, and chapter 2 tells you what to do.</details>
 #
 # **2. Why do the bytes that a device sends in a ring hardly depend on the number of devices?**
 #
-# <details><summary>Answer</summary>More devices mean more rounds but smaller chunks. In total, each sends
-# less than twice the gradient.</details>
+# <details><summary>Answer</summary>More devices mean more rounds but smaller chunks. In total, each device
+# sends less than twice the gradient.</details>
 #
 # **3. Each process shuffles with its own seed. What goes wrong?**
 #
-# <details><summary>Answer</summary>The shards overlap: some images are seen twice in an epoch, others never.
-# All must draw the same order.</details>
+# <details><summary>Answer</summary>The shards overlap: some images are seen twice in an epoch, and others are
+# never seen. All processes must draw the same order.</details>
 #
 # **4. Your accuracy with four GPUs differs in the third digit from that with one. Is this a bug?**
 #
 # <details><summary>Answer</summary>Not necessarily. Batch norm sees only a quarter of the batch, and sums
-# are rounded differently. Compare it with the difference between two seeds.</details>
+# are rounded differently. Check whether two seeds on one GPU differ as much.</details>
 #
 # **5. What must be the same on every process, and what must not?**
 #
 # <details><summary>Answer</summary>The same: the initial weights, the order of the images, and the learning
-# rate. Different: the shard, and the randomness applied to its images.</details>
+# rate. Different: the shard.</details>
 #
 # ## Exercises
 #
@@ -1150,7 +826,7 @@ check("distributed", 3, combine)
 #
 # ## Further reading
 #
-# - Li et al. 2020, [arXiv 2006.15704](https://arxiv.org/abs/2006.15704): how DDP works, including buckets
-#   and overlap.
+# - Li et al. 2020, [arXiv 2006.15704](https://arxiv.org/abs/2006.15704): how DDP works, and how it sends
+#   gradients while it still computes.
 # - Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations", Journal
 #   of Parallel and Distributed Computing 69: the ring.

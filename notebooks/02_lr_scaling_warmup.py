@@ -18,16 +18,20 @@
 # %% [markdown]
 # # 2. Learning-rate scaling and warm-up
 #
-# With a larger batch, a device can get through more images per second, but the network takes fewer steps. If
-# each step is as short as before, the network does not get far. Two rules say how much longer the steps
-# should be when the batch is k times as large: the *linear rule* says k times, the *square-root rule* √k
-# times. This chapter tests both, and a gentle start, the *warm-up*.
+# With a larger batch, a device often processes more images per second. But the same number of images then
+# gives fewer steps, so each step should be longer. To make the steps longer, this trick raises the *learning
+# rate* (the *rate*, for short) together with the batch. It also begins the run with lower rates, which is
+# called *warm-up*.
 #
-# The data are Fashion-MNIST, small grey images of ten kinds of clothes. The *budget* picks a small
-# convolutional network (a ResNet) and a number of images per run that suit your device. We compare runs that
-# share a *seed*, which fixes the first weights and the order of the images. Differences in accuracy are in
-# *points* (percentage points), and chapter 0 says when we call one clear. `holds` prints a claim that the
-# code has just verified.
+# How much higher should the rate be when the batch is k times as large? The *linear rule* says k times and is
+# usual with SGD. The *square-root rule* says √k times and is usual with Adam and AdamW. In this chapter, we
+# show where the rules come from and measure how far the best rate really moves. We find that a rule gives a
+# first guess, not the answer.
+#
+# The data are Fashion-MNIST, small grey images of ten kinds of clothes. We compare runs in pairs that share a
+# *seed*, which determines the initial weights and the order of the images. We call a difference in accuracy
+# clear if all pairs agree on its sign and its mean over n pairs is at least 1/√n percentage points (0.7
+# points for two pairs).
 #
 # About 20 minutes to read, and two to run.
 
@@ -55,8 +59,7 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# The *learning rate* (in short, the rate) sets the length of the steps. For a first look, we take the
-# smallest classifier there is, a single linear layer, and 6,144 images.
+# For a first look, we take a very small classifier, a single linear layer, and 6,144 training images.
 
 # %%
 import torch
@@ -70,8 +73,8 @@ train_x, train_y = data.normalise(data.train.x[:6144]).flatten(1), data.train.y[
 val_x, val_y = data.normalise(data.val.x).flatten(1), data.val.y
 
 # %% [markdown]
-# The function below trains it once and returns the loss on the validation images, which is better when it is
-# lower. We take the mean of three runs with different orders of the images.
+# The first function trains the layer once and returns the loss on the validation images (lower is better).
+# The second returns the mean of three runs, each with a different order of the images.
 
 
 # %%
@@ -95,8 +98,8 @@ def linear_loss(optimizer, batch, rate, images=6144, **options):
 
 
 # %% [markdown]
-# We train it with a batch of 32, and in two ways with a batch of 128. Each point is a separate training run,
-# which stops after that many images.
+# We train the layer with a batch of 32, and with a batch of 128 at two different rates. For each point in the
+# figure, we train from the beginning again.
 
 # %%
 import matplotlib.pyplot as plt
@@ -118,160 +121,18 @@ plt.show()
 # %%
 slow, lagging, rescaled = (line[1][-1] for line in lines.values())
 say(
-    f"After the same {seen[-1]:,} images, the batch of 32 has reached a loss of {slow:.2f}. A batch of 128 "
-    f"takes a quarter as many steps. At the same rate, it is still at {lagging:.2f}. With 4 times the rate, it "
-    f"is at **{rescaled:.2f}**, which makes up for {100 * (lagging - rescaled) / (lagging - slow):.0f} % of "
-    f"the lag."
-)
-
-# %% [markdown]
-# That is the idea of this chapter. Here is what our recorded study found about it, and then the trick's
-# card, straight from the top of its file. (*Plain training* is the same training without the trick, and
-# *paired seeds* are pairs of runs that share a seed: chapter 0.)
-
-# %%
-from IPython.display import Markdown
-
-from fasttricks.course import headline
-from fasttricks.tricks import scaling
-
-say(headline("scaling"))
-Markdown(scaling.__doc__)
-
-# %% [markdown]
-# In that study, the batch grew very little. Here it grows by a factor of up to 64.
-#
-# ## The problem: a larger batch falls behind
-#
-# Now the network that the budget chooses. The linear rule was found for SGD with momentum, so we begin with
-# that, and not with the baseline's AdamW. (SGD needs a weaker weight decay.) Every rule starts from a rate that
-# is right for the small batch, so we first try four rates with a batch of 64. A run sees half of the budget's
-# images. (An *arm*, in the line below the cell, is one of the settings that we compare.)
-
-# %%
-from dataclasses import replace
-
-from fasttricks.course import gained, train_arms
-
-here = data.to(BASELINE.world.device(), budget.image_size)
-half = budget.images // 2
-seeds = min(2, budget.seeds)
-whose = "one seed" if seeds == 1 else f"mean of {seeds} seeds"
-SGD = replace(BASELINE, optimizer="sgd", batch=64, weight_decay=5e-4)
-recipes = {rate: replace(SGD, lr=rate) for rate in (0.05, 0.1, 0.2, 0.4)}
-runs = {64: train_arms(recipes, data, images=half, seeds=seeds, evaluations=1)}
-
-# %% [markdown]
-# Before we read the accuracies, we look at how they are measured. During validation, *batch norm* uses a
-# running mean and a running variance. Each training step moves these a tenth of the way to the values of the
-# current batch. So they describe about the last ten batches, as the network *was* at the time. While
-# its weights move fast, these values lag behind, and accuracy suffers. Chapter 3 looks at this more closely.
-#
-# So we refresh these values before we judge a network, with forward passes over 2,000 training images. No
-# labels and no gradients are needed. torch has a function for this.
-
-# %%
-from torch.optim.swa_utils import update_bn
-
-from fasttricks.course import probabilities
-
-
-def score(net):
-    update_bn((data.normalise(x) for x in here.train.x[:2000].split(500)), net)
-    guesses = probabilities(net, here, here.val).argmax(1)
-    return (guesses == here.val.y).float().mean().item()
-
-
-# %% [markdown]
-# Refreshing must not train the network. We compare its weights before and after.
-
-# %% tags=["nbval-check-output"]
-from fasttricks.course import holds
-
-net = runs[64][0.1][0].net
-before = [parameter.detach().clone() for parameter in net.parameters()]
-score(net)
-equal = all(torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
-holds(equal, "refreshing batch norm changes no weight")
-
-# %% [markdown]
-# Here are the accuracies of the four rates, as trained and refreshed.
-
-
-# %%
-def mean(values):
-    return sum(values) / len(values)
-
-
-def name_rates(rates):
-    """Label the axis with these rates, and with no others."""
-    plt.xticks(sorted(rates), [f"{rate:g}" for rate in sorted(rates)])
-    plt.minorticks_off()
-
-
-guess = 1 / len(data.classes)
-stale = {rate: [run.val_accuracy for run in found] for rate, found in runs[64].items()}
-grid = {64: {rate: [score(run.net) for run in found] for rate, found in runs[64].items()}}
-best_rate = max(grid[64], key=lambda rate: mean(grid[64][rate]))
-
-# %%
-lines = {
-    "as trained": (list(stale), [mean(values) for values in stale.values()]),
-    "batch norm refreshed": (list(stale), [mean(values) for values in grid[64].values()]),
-}
-title = f"SGD, batch 64, {half:,} images, {whose}"
-plot(lines, "rate", "validation accuracy", title, scale="log", marks=True)
-name_rates(stale)
-plt.margins(0.08)
-plt.show()
-
-# %%
-edge = ", which is at the edge of what we tried" if best_rate in (min(stale), max(stale)) else ""
-say(
-    f"Refreshed, the best of the four rates is **{best_rate:g}**{edge}. There, refreshing moves the accuracy "
-    f"from {mean(stale[best_rate]):.3f} to {mean(grid[64][best_rate]):.3f}, with the same weights."
-)
-
-# %% [markdown]
-# From here on, we refresh every network before we judge it. Now we change only the batch, and keep this rate
-# and the number of images.
-
-# %%
-tuned = replace(SGD, lr=best_rate)
-recipes = {batch: replace(tuned, batch=batch) for batch in (256, 1024)}
-same = train_arms(recipes, data, images=half, seeds=seeds, evaluations=1)
-for batch, found in same.items():
-    runs[batch] = {best_rate: found}
-    grid[batch] = {best_rate: [score(run.net) for run in found]}
-
-# %%
-facts = []
-for each in (64, 256, 1024):
-    arm = runs[each][best_rate]
-    raw = mean([each_run.val_accuracy for each_run in arm])
-    facts.append(
-        f"- Batch {each:,}, {arm[0].steps} steps: accuracy {mean(grid[each][best_rate]):.3f} ({raw:.3f} before "
-        f"the refresh)"
-    )
-say("\n".join(facts))
-few = runs[1024][best_rate][0].steps
-say(
-    f"A very short run has a second reason to refresh. Batch norm's first values are arbitrary, and after n "
-    f"steps 0.9ⁿ of them is left: {100 * 0.9**few:.0f} % after {few} steps, and nothing to speak of after "
-    f"{runs[64][best_rate][0].steps}."
-)
-say(
-    f"What the refresh repairs was not due to a lack of training. The rest is: compared with the batch of "
-    f"64, accuracy with a batch of 256 is **{gained(grid[256][best_rate], grid[64][best_rate], guess)}**, and "
-    f"with 1,024 it is **{gained(grid[1024][best_rate], grid[64][best_rate], guess)}**."
+    f"After {seen[-1]:,} images, the batch of 32 has reached a loss of {slow:.2f}. On the same images, a "
+    f"batch of 128 takes a quarter as many steps. At the same rate, its loss is still {lagging:.2f}. At 4 "
+    f"times the rate, its loss is **{rescaled:.2f}**, which makes up for "
+    f"{100 * (lagging - rescaled) / (lagging - slow):.0f} % of the lag."
 )
 
 # %% [markdown]
 # ## By hand: ten small steps or one large
 #
-# Take ten images and one weight. Suppose that each image pulls on the weight by a fixed amount, wherever
-# the weight is. Ten steps at a rate of 0.1 add up the pulls. One step takes their mean, at ten times the
-# rate.
+# Take one weight and ten images. Suppose that each image pulls on the weight with a fixed strength, wherever
+# the weight is. Ten steps at a rate of 0.1, one for each image, add up the pulls. One large step with all ten
+# images takes the mean of the pulls, so we give it ten times the rate.
 
 # %%
 pulls = torch.tensor([3.0, -1, 2, 0, 4, 1, -2, 5, 3, 1], dtype=torch.float64)
@@ -281,14 +142,19 @@ for pull in pulls:
 one = -(10 * 0.1) * pulls.mean()
 w.item(), one.item()
 
+# %% [markdown]
+# Both ways end at the same place. `holds` prints a claim that the code has just verified.
+
 # %% tags=["nbval-check-output"]
+from fasttricks.course import holds
+
 holds(torch.allclose(w, one), "k steps at a fixed slope are one step at k times the rate")
 
 # %% [markdown]
-# That is the whole **linear rule**: k times the batch needs k times the rate, because a sum is k times a
-# mean. It rests on one assumption: the slope does not change on the way. In a valley, it does. Take the loss
-# w² / 2, whose slope is w itself, and start at 1. Each small step multiplies w by 1 - lr; the one large step
-# multiplies it by 1 - k · lr.
+# That is the whole **linear rule**: k times the batch needs k times the rate, because the sum of k pulls is k
+# times their mean. The rule assumes that the slope does not change on the way. In a valley, the slope does
+# change. Take the loss w² / 2, whose slope is w itself, and start at 1. Each small step multiplies w by
+# 1 - lr, and the one large step multiplies w by 1 - k · lr.
 
 # %%
 ks = list(range(1, 46))
@@ -299,24 +165,21 @@ plot(lines, "k", "position (lowest point at 0)", "a valley")
 plt.show()
 
 # %% [markdown]
-# On the left, the lines touch, so the rule works well. Further right, the large step goes too far: below zero
-# it has crossed the valley, and below -1 it ends farther away than it began. So the linear rule must end at
-# some k. The limit belongs to the valley and not to the batch: the closer the tuned rate already
-# is to it, the smaller is the k at which the rule fails.
+# On the left, the lines touch, so the rule works. Further right, the large step goes too far. Below 0, it has
+# crossed the lowest point. Below -1, it ends farther away from the lowest point than it began. So the linear
+# rule must fail at some k, and at a smaller k if the rate was already high.
 #
-# (Our SGD has momentum: each step repeats nine tenths of the step before. That makes the steps longer for
-# every batch alike, so the factor between two batches stays k.)
-
-# %% [markdown]
 # ### Why Adam may want the square root
 #
-# Adam divides every step by the typical size of the gradient. If that size is mostly noise, which comes
-# from the random choice of images, then a larger batch changes it: the mean over k times as many images has
-# √k times less noise. So Adam divides by a smaller number, and its steps towards the goal grow by a factor
-# of √k *with no change of the rate*. We only need to add the other √k. This is the **square-root rule**.
+# Adam divides every step by the typical size of the gradient. Often, that size is mostly noise from the
+# random choice of images. If we take the mean over k times as many images, the noise shrinks by a factor of
+# √k. So Adam divides by a smaller number, and its steps towards the goal grow by a factor of √k *with no
+# change of the rate*. The steps need to grow by a factor of k, so we raise the rate by the missing √k. This
+# is the **square-root rule**.
 #
-# If there is hardly any noise, none of this happens, and k times fewer steps need k times the rate, as
-# with SGD. We can see both cases in torch's Adam, with 2,000 weights that all feel the same weak pull.
+# If there is hardly any noise, Adam's steps do not grow by themselves. Then we need k times the rate to make
+# up for having only 1/k as many steps. We can see both cases with torch's Adam and 2,000 weights that all
+# feel the same weak pull.
 
 
 # %%
@@ -331,9 +194,9 @@ def travel(batch, lr, steps, noise):
 
 
 # %% [markdown]
-# First, we take 1,600 steps with batch 1. Then we take 100 steps with batch 16, on the same number of
-# images, at three rates. We print how far each run gets, as a multiple of the first. So 1 means that the
-# rule fits.
+# First, we take 1,600 steps with a batch of 1. Then we take 100 steps with a batch of 16, at three rates. We
+# print how far each of these runs gets, as a multiple of how far the first run got. So 1 means that the
+# factor fits.
 
 # %%
 ratios = {}
@@ -348,17 +211,13 @@ holds(abs(ratios["strong noise", 4] - 1) < 0.2, "strong noise: the square root o
 holds(abs(ratios["hardly any noise", 16] - 1) < 0.1, "hardly any noise: 16 itself fits")
 
 # %% [markdown]
-# So in this toy, Adam's factor lies between √k and k, depending on how noisy the gradient is.
-#
-# The card's paper for the square root, Krizhevsky 2014 ([arXiv
-# 1404.5997](https://arxiv.org/abs/1404.5997)), derived it for *SGD*, but found that k itself worked better. So
-# we test both rules with both optimisers.
+# So in this toy, Adam needs √k or k, depending on how noisy the gradient is.
 #
 # ### Why the first steps should be short
 #
-# How long a step can be depends on how sharply the loss curves. In a network, this *sharpness* changes from
-# place to place. Here is a toy loss that is steep far away and
-# flat near the lowest point: w⁴ / 4, with slope w³. We walk down from 2 at a rate of 0.6.
+# How long a step can be depends on how sharply the loss curves, and that changes from place to place. Here is
+# a toy loss that is flat near its lowest point and steep far away from it: w⁴ / 4, whose slope is w³. We
+# start at 2 and walk down at a rate of 0.6.
 
 
 # %%
@@ -373,9 +232,9 @@ at_once = walk([0.6] * 4)
 [round(w, 2) for w in at_once]
 
 # %% [markdown]
-# The first step jumps across the valley to a steeper place, and the next one jumps even farther. Now we
-# use the same rate, but we start at a tenth of it and reach the full rate after five steps. This is
-# called **warm-up**, and the rising part is called the *ramp*.
+# The first step jumps across the valley to a steeper place, and the next one jumps even farther. Now we start
+# at a tenth of that rate and raise it to the full rate over five steps. This is **warm-up**, and the rising
+# part is called the *ramp*.
 
 # %%
 rising = [0.06 + 0.54 * step / 5 for step in range(5)]
@@ -384,15 +243,13 @@ warmed = walk([*rising, 0.6, 0.6])
 
 # %% [markdown]
 # With the ramp, the walk settles. Gilmer et al. 2021 ([arXiv
-# 2110.04369](https://arxiv.org/abs/2110.04369)) find this in real networks: with a ramp, training moves to
-# flatter places, which tolerate the full rate. A ramp cannot help where there is no such place: then the full
-# rate is simply too high.
+# 2110.04369](https://arxiv.org/abs/2110.04369)) see this in real networks: with a ramp, training moves to
+# flatter places, which tolerate the full rate.
 #
-# **Adam has a reason of its own.** It gives each weight a rate of its own: the rate divided by the typical
-# size of that weight's gradient. It estimates this size from the squares of the gradients that it has seen
-# (the *second moment*), and at the beginning it has seen very few. To see how bad the first estimates are,
-# we feed torch's Adam 2,000 weights whose gradients are noise of the same size. So all of them should get
-# the same rate. What rates do they get?
+# **Adam needs short first steps for another reason, too.** It estimates the typical size of each weight's
+# gradient from the gradients so far, and at the beginning, there are very few. To see how bad the first
+# estimates are, we give torch's Adam 2,000 weights whose gradients are nothing but noise, equally strong for
+# all weights. So Adam should divide the rate of each weight by the same number. Does it?
 
 # %%
 noise = torch.Generator().manual_seed(0)
@@ -408,8 +265,8 @@ for step in range(1, 101):
     own.append((1 / size).quantile(torch.tensor([0.01, 0.5, 0.99])).tolist())
 
 # %% [markdown]
-# The figure shows three rates, as multiples of the right one: a very high one (only 1 weight in 100 has a
-# higher one, because its first gradients happened to be tiny), the middle one, and a very low one.
+# The figure shows three of the weights' rates, as multiples of the right one: a very high rate (only 1 weight
+# in 100 has a higher one), the middle rate, and a very low rate (only 1 weight in 100 has a lower one).
 
 # %%
 low, middle, high = zip(*own, strict=True)
@@ -419,31 +276,29 @@ lines = {
     "middle": (steps, middle),
     "1 in 100 is lower": (steps, low),
 }
-plot(lines, "step", "times the right rate", "Adam, gradients of one size", yscale="log")
+plot(lines, "step", "times the right rate", "Adam, equally strong noise", yscale="log")
 plt.show()
 
 # %%
 say(
     f"After the first step, one weight in a hundred has **{high[0]:.0f} times the right rate** or more. "
-    f"After 20 steps it is {high[19]:.1f} times, and after 100 steps {high[99]:.1f} times."
+    f"After 20 steps, this is {high[19]:.1f} times, and after 100 steps {high[99]:.1f} times."
 )
 say(
-    f"Such a weight does not run away at once. Adam multiplies this rate by the average of the gradients so "
-    f"far (the *first moment*), and after one step, that is the same tiny gradient: the two cancel, and every "
-    f"weight moves by exactly the learning rate ({moves[0]:.2f} times). But that is long for a move that "
-    f"follows nothing but noise. Later, the noise partly cancels in the average, and a typical move is "
-    f"{moves[-1]:.2f} times the learning rate."
+    f"Such a weight does not run away at once. Adam multiplies its rate by the average of its gradients so "
+    f"far. After one step, that average is the same tiny gradient that made the rate so high. The two "
+    f"cancel, and every weight moves by {moves[0]:.2f} times the learning rate. That is a long move, given "
+    f"that there is nothing but noise to follow. Later, the noise partly cancels in the average, and a "
+    f"typical move is {moves[-1]:.2f} times the learning rate."
 )
 
 # %% [markdown]
-# Liu et al. 2019 ([arXiv 1908.03265](https://arxiv.org/abs/1908.03265)) explain warm-up by the poor estimates
-# of the size. Ma and Yarats 2019 ([arXiv 1910.04209](https://arxiv.org/abs/1910.04209)) object that, because
-# of this cancelling, the long moves are what matters. Both lead to the same advice: keep Adam's first steps
-# short.
+# The poor first estimates and the long first moves are both reasons to keep Adam's first steps short.
 #
 # ## Write it
 #
-# We need two functions: one says by how much to scale the rate, the other how soon to reach it.
+# We need two functions, and we multiply the rate by the results of both. `scale` adapts the rate to the
+# batch, and `warm_up` is the ramp.
 
 
 # %%
@@ -456,13 +311,13 @@ def warm_up(step, ramp, start):
 
 
 # %% [markdown]
-# We multiply the rate by their product.
-#
 # ## Check it
 #
 # First, our functions match the package's.
 
 # %% tags=["nbval-check-output"]
+from fasttricks.tricks import scaling
+
 rules = [(b, r) for b in (32, 64, 256, 1024) for r in ("linear", "sqrt")]
 equal = all(scale(b, 64, r) == scaling.scale(b, 64, r) for b, r in rules)
 holds(equal, "our scale is the package's")
@@ -487,13 +342,12 @@ holds(max(off) < 1e-9, "torch's LinearLR gives the same rates")
 # %% [markdown]
 # ## In your own loop
 #
-# In a plain PyTorch script, the trick takes only these lines: remove those marked `-` and add those marked
-# `+`.
+# In a plain PyTorch script, remove the lines marked `-` and add those marked `+`:
 #
 # ```diff
 #  MODEL, SIZE = "test_resnet", 28  # timm's name; pixels a side
-# -IMAGES, BATCH, LR = 171_776, 128, 1e-3
-# +IMAGES, BATCH, LR = 171_776, 160, 1e-3 * (160 / 128) ** 0.5  # AdamW: the square root
+# -IMAGES, BATCH, LR = 138_368, 128, 1e-3
+# +IMAGES, BATCH, LR = 138_368, 160, 1e-3 * (160 / 128) ** 0.5  # AdamW: the square root
 # +WARM_UP = 0.05  # share of the run
 #
 #  ...
@@ -504,22 +358,20 @@ holds(max(off) < 1e-9, "torch's LinearLR gives the same rates")
 #          loss.backward()
 # ```
 #
-# The complete script is [`examples/scaling.py`](../examples/scaling.py). Its first numbers are those of our
-# recorded study: the images of a run that reaches the target without tricks, and a batch of 160 instead of
-# 128. The optimiser is AdamW, so the rate grows with the square root of the batch. With SGD, leave out
-# `** 0.5` for the linear rule.
+# The complete script is [`examples/scaling.py`](../examples/scaling.py). It uses AdamW, so it multiplies the
+# rate by √k. With SGD, leave out `** 0.5`.
 
 # %% [markdown]
 # ## Use it
 #
-# ### First on the linear layer
+# ### How far does the best rate move?
 #
-# We first test the rules where runs are cheap, with four batches from 8 to 512, nine rates that double each
-# time, and both optimisers. A run still sees 6,144 images.
+# The linear layer is cheap to train. So we try nine rates, each twice the one before, with four batch sizes
+# and both optimisers. Each run still sees 6,144 images, so with a batch of 512, it takes only 12 steps.
 
 # %%
 sizes = (8, 32, 128, 512)
-rates = [0.0005 * 2**row for row in range(9)]
+tried = [0.0005 * 2**row for row in range(9)]
 maps = {}
 for name, optimizer, options in (
     ("SGD", torch.optim.SGD, {"momentum": 0.9}),
@@ -527,291 +379,339 @@ for name, optimizer, options in (
 ):
     maps[name] = {}
     for batch in sizes:
-        maps[name][batch] = [linear_loss(optimizer, batch, rate, **options) for rate in rates]
+        maps[name][batch] = [linear_loss(optimizer, batch, rate, **options) for rate in tried]
 
 # %% [markdown]
-# The lowest point of a line is the best rate of that batch. We tune only once, at a batch of 8, and scale that
-# rate for 32, 128, and 512, so k is 4, 16, and 64. A *k* above a point or a *√k* below it, in the colour of the
-# line, marks the rate that the rule gives. A letter without a point means that the loss lies above the figure.
-
+# These are the losses with SGD.
 
 # %%
-def rule_row(losses, batch, power):
-    """The row of the rate that a rule gives to a batch; a factor of 2 is one row."""
-    tuned = losses[8].index(min(losses[8]))
-    doublings = sizes.index(batch) * 2 * power
-    return min(tuned + int(doublings), len(rates) - 1)
-
-
-for name, losses in maps.items():
-    lines = {f"batch {batch}": (rates, losses[batch]) for batch in sizes}
-    plot(lines, "rate", "validation loss", f"one linear layer, {name}", scale="log", marks=True)
-    for batch, drawn in zip(sizes[1:], plt.gca().lines[1:], strict=True):
-        for word, power, side in (("k", 1, 15), ("√k", 0.5, -15)):
-            row = rule_row(losses, batch, power)
-            place = (rates[row], min(losses[batch][row], 1.05))
-            style = {"color": drawn.get_color(), "weight": "bold", "ha": "center", "va": "center"}
-            plt.annotate(word, place, xytext=(0, side), textcoords="offset points", **style)
-    name_rates(rates)
-    plt.ylim(0.45, 1.2)
-    plt.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    plt.show()
-
-# %% [markdown]
-# In numbers, these are the losses, and in the last column the lowest that any of the nine rates reached:
-
-# %%
-import pandas as pd
-
-behind, rows = {}, []
-for name, losses in maps.items():
-    for batch in sizes[1:]:
-        lowest = min(losses[batch])
-        row = {"optimiser": name, "batch": batch}
-        for rule, power in {"the same rate": 0, "√k": 0.5, "k": 1}.items():
-            row[rule] = losses[batch][rule_row(losses, batch, power)]
-            behind.setdefault((name, rule), []).append(row[rule] - lowest)
-        rows.append({**row, "best": lowest})
-pd.DataFrame(rows).set_index(["optimiser", "batch"]).round(2)
-
-# %%
-nearest = {}
-for kind, layer in maps.items():
-    worst = {way: max(behind[kind, way]) for way in ("the same rate", "√k", "k")}
-    nearest[kind] = min(worst, key=worst.get)
-    smallest, largest = (rates[layer[end].index(min(layer[end]))] for end in (8, 512))
-    at_edge = rates[-1] in (smallest, largest) or rates[0] in (smallest, largest)
-    say(
-        f"- **{kind}: {nearest[kind]} stays closest to the best rate.** At worst, it is "
-        f"{worst[nearest[kind]]:.2f} behind in loss. For k it is {worst['k']:.2f}, for √k "
-        f"{worst['√k']:.2f}, and for the same rate {worst['the same rate']:.2f}. From a batch of 8 to one of "
-        f"512, the best rate grew by a factor of {largest / smallest:g}, while k is 64 and √k is 8."
-        + (" (But it lies at the edge of what we tried.)" if at_edge else "")
-    )
-
-# %%
-least = {kind: [min(layer[size]) for size in sizes] for kind, layer in maps.items()}
-say(
-    f"No rate saves a batch that is far too large: with 512, which leaves {len(train_x) // 512} steps, the "
-    f"best loss is {least['SGD'][3]:.2f} with SGD and {least['AdamW'][3]:.2f} with AdamW. With a batch of "
-    f"32, it is {least['SGD'][1]:.2f} and {least['AdamW'][1]:.2f}."
-)
-
-# %% [markdown]
-# ### Then on the network, with SGD
-#
-# `LRScaling` takes the batch, the reference, and the rule, and sets both batch and rate. Its `warmup` says how
-# long the ramp is: below 1, it is a share of the run; from 1 on, it is a number of steps. We set it to 0 for
-# now and add the ramp later, so that only one thing changes at a time. From the best rate of the batch of 64,
-# we go to 256 and 1,024 by both rules.
-
-# %%
-recipes = {
-    (batch, rule): tuned + LRScaling(batch, 64, rule, warmup=0)
-    for batch in (256, 1024)
-    for rule in ("sqrt", "linear")
-}
-scaled_runs = train_arms(recipes, data, images=half, seeds=seeds, evaluations=1)
-for (batch, rule), found in scaled_runs.items():
-    rate = best_rate * scale(batch, 64, rule)
-    runs[batch][rate] = found
-    grid[batch][rate] = [score(run.net) for run in found]
-
-# %% [markdown]
-# A line for each batch. The lines of 256 and 1,024 have three points each: the same rate, √k, and k.
-
-# %%
-lines = {}
-for batch, found in grid.items():
-    lines[f"batch {batch}"] = (list(found), [mean(values) for values in found.values()])
-title = f"SGD, {half:,} images, {whose}"
-plot(lines, "rate", "validation accuracy", title, scale="log", marks=True)
-name_rates({rate for found in grid.values() for rate in found})
-plt.margins(0.08)
+lines = {f"batch {batch}": (tried, maps["SGD"][batch]) for batch in sizes}
+plot(lines, "rate", "validation loss", "one linear layer, SGD", scale="log", marks=True)
+plt.ylim(0.45, 1.2)
 plt.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# A rate passes the test if its accuracy is not clearly below that of the batch's best rate.
+# The larger the batch, the further to the right the bottom of its line lies. But nine rates are a coarse
+# grid. So we draw a parabola through the lowest point and its two neighbours, and take the bottom of this
+# parabola as the best rate.
+
 
 # %%
-from fasttricks.course import clear
+def best_rate(losses):
+    at = losses.index(min(losses))
+    if at in (0, len(tried) - 1):
+        return tried[at]  # at the edge of what we tried
+    left, bottom, right = losses[at - 1 : at + 2]
+    return tried[at] * 2 ** ((left - right) / (left - 2 * bottom + right) / 2)
 
 
-def passes(found):
-    """The rates whose mean accuracy is not clearly below the best."""
-    points = {rate: 100 * mean(values) for rate, values in found.items()}
-    limit = max(points.values()) - clear(len(next(iter(found.values()))))
-    return [rate for rate, value in points.items() if value > limit]
-
-
-winner = {batch: max(found, key=lambda rate: mean(found[rate])) for batch, found in grid.items()}
-
-# %%
-verdicts = []
-for large in (256, 1024):
-    factors = {"the same rate": 1, "√k": (large / 64) ** 0.5, "k": large / 64}
-    good = passes(grid[large])
-    words = [word for word in factors if best_rate * factors[word] in good]
-    change = gained(grid[large][best_rate * large / 64], grid[large][best_rate], guess)
-    say(
-        f"- Batch {large:,}: passed by **{', '.join(words)}**. Compared with the same rate, accuracy by the "
-        f"linear rule is {change}."
-    )
-    better = "helped" if "higher" in change else "made no clear difference"
-    verdicts.append("did harm" if "lower" in change else better)
-for_256, for_1024 = verdicts
-told = (
-    f"{for_256} for both batches"
-    if for_256 == for_1024
-    else f"{for_256} for 256 and {for_1024} for 1,024"
-)
-sgd_rule = f"compared with the same rate, the linear rule {told}"
-say(f"In short: **{sgd_rule}**.")
-
-# %%
-same_images = gained(grid[256][winner[256]], grid[64][best_rate], guess)
-say(
-    f"After the same images, with each batch at its best rate, and compared with the batch of 64, accuracy "
-    f"with a batch of 256 is **{same_images}**. With 1,024, it is "
-    f"**{gained(grid[1024][winner[1024]], grid[64][best_rate], guess)}**."
-)
-
-# %% [markdown]
-# A rule asks for too much where the rate that it starts from is already near the limit of the valley, and the
-# best rate of a short run tends to be high. Goyal et al. 2017 ([arXiv
-# 1706.02677](https://arxiv.org/abs/1706.02677)) had thousands of steps, and a ramp: with the linear rule and
-# a batch of 8,192, their ResNet-50 on ImageNet reached the accuracy of the small batch.
-#
-# ### The same time instead of the same images
-#
-# Nobody takes a larger batch to learn more from the same images. What it can save is time, so its real rival
-# is the small batch with fewer images. We measure how long both take, and give the batch of 64 as many images
-# as it gets through in the time of the batch of 256.
-
-# %%
-from fasttricks.course import median
-
-
-def seconds(found):
-    return median([run.train_seconds for run in found])
-
-
-every = {batch: [run for found in runs[batch].values() for run in found] for batch in (64, 256)}
-long, short = seconds(every[64]), seconds(every[256])
-affordable = max(64, int(half * min(2, short / long)) // 64 * 64)
-rival = train_arms({"batch 64": tuned}, data, images=affordable, seeds=seeds, evaluations=1)
-rival_runs = rival["batch 64"]
-rival_accuracies = [score(run.net) for run in rival_runs]
-
-# %%
-same_time = gained(grid[256][winner[256]], rival_accuracies, guess)
-if "higher" in same_time:
-    time_verdict = "the larger batch pays"
-elif "lower" in same_time:
-    time_verdict = "the larger batch does not pay"
-else:
-    time_verdict = "neither batch is clearly the better choice"
-say(
-    f"For {half:,} images, the batch of 64 took {long:.1f} s and that of 256 took {short:.1f} s (medians of "
-    f"all rates). In about that time, the batch of 64 gets through {affordable:,} images. At equal time, "
-    f"accuracy with the batch of 256 is **{same_time}**. So, on this device, **{time_verdict}**."
-)
-
-# %% [markdown]
-# A GPU can gain more speed from a large batch than a CPU.
-#
-# ### AdamW, which the baseline uses
-#
-# Again, we first look for a good rate at the small batch, here the baseline's 128. From the best of three
-# rates, we go to 4 times the batch.
-
-# %%
-small_batch, big_batch = BASELINE.batch, 4 * BASELINE.batch
-recipes = {rate: replace(BASELINE, lr=rate) for rate in (0.001, 0.004, 0.016)}
-small_runs = train_arms(recipes, data, images=half, seeds=seeds, evaluations=1)
-small_scores = {rate: [score(run.net) for run in found] for rate, found in small_runs.items()}
-adam_rate = max(small_scores, key=lambda rate: mean(small_scores[rate]))
-adam = replace(BASELINE, lr=adam_rate)
-recipes = {
-    adam_rate: replace(adam, batch=big_batch),
-    2 * adam_rate: adam + LRScaling(big_batch, small_batch, "sqrt", warmup=0),
-    4 * adam_rate: adam + LRScaling(big_batch, small_batch, "linear", warmup=0),
-}
-big_runs = train_arms(recipes, data, images=half, seeds=seeds, evaluations=1)
-big_scores = {rate: [score(run.net) for run in found] for rate, found in big_runs.items()}
-
-# %% [markdown]
-# The larger batch again has three points: the same rate, √k = 2 times, and k = 4 times.
-
-# %%
-lines = {}
-for batch, found in {small_batch: small_scores, big_batch: big_scores}.items():
-    lines[f"batch {batch}"] = (list(found), [mean(values) for values in found.values()])
-title = f"AdamW, {half:,} images, {whose}"
-plot(lines, "rate", "validation accuracy", title, scale="log", marks=True)
-name_rates({*small_scores, *big_scores})
-plt.margins(0.08)
+bests = {name: [best_rate(losses[batch]) for batch in sizes] for name, losses in maps.items()}
+lines = {name: (sizes, rates) for name, rates in bests.items()}
+lines["as steep as k"] = (sizes, [0.0005 * batch / 8 for batch in sizes])
+lines["as steep as √k"] = (sizes, [0.0005 * (batch / 8) ** 0.5 for batch in sizes])
+plot(lines, "batch", "best rate", "one linear layer", scale="log", marks=True, yscale="log")
 plt.show()
 
+# %% [markdown]
+# If a rule were right for an optimiser, the optimiser's line would be parallel to the line of the rule. In
+# numbers:
+
 # %%
-edge = ", at the edge of what we tried" if adam_rate in (0.001, 0.016) else ""
-factors = {"the same rate": 1, "√k": 2, "k": 4}
-good = passes(big_scores)
-adam_words = [word for word in factors if factors[word] * adam_rate in good]
-adam_lag = gained(max(big_scores.values(), key=mean), small_scores[adam_rate], guess)
+growth = {}
+for kind, found_rates in bests.items():
+    ups = [found_rates[i + 1] / found_rates[i] for i in range(len(sizes) - 1)]
+    average = (found_rates[-1] / found_rates[0]) ** (1 / len(ups))
+    between = "below √k" if average < 2 else "above k" if average > 4 else "between √k and k"
+    close = (
+        "close to √k" if abs(average - 2) < 0.2 else "close to k" if abs(average - 4) < 0.4 else ""
+    )
+    growth[kind] = f"{average:.1f} ({close or between})"
+    say(
+        f"- **{kind}**: each time the batch grew fourfold, the best rate was multiplied by "
+        f"{', '.join(f'{up:.1f}' for up in ups)}, and on average by **{growth[kind]}**."
+        + (
+            " (At least one of the best rates lies at the edge of what we tried.)"
+            if {tried[0], tried[-1]} & {*found_rates}
+            else ""
+        )
+    )
+say("By the square-root rule, the factor would be 2, and by the linear rule, it would be 4.")
+
+# %% [markdown]
+# What does it cost to follow a rule? We tune the rate at one batch, go to a larger batch by the rule, and
+# look at how far the loss then lies above the best of the nine losses there. We do this for all pairs of
+# batches. The table shows the mean for each k: there are three pairs with k = 4, two with k = 16, and one
+# with k = 64.
+
+# %%
+from itertools import combinations
+
+import pandas as pd
+
+rows = []
+for name, losses in maps.items():
+    for small, large in combinations(range(len(sizes)), 2):
+        tuned = losses[sizes[small]].index(min(losses[sizes[small]]))
+        there, apart = losses[sizes[large]], large - small
+        row = {"optimiser": name, "k": 4**apart}
+        for rule, doublings in {"same rate": 0, "by √k": apart, "by k": 2 * apart}.items():
+            row[rule] = there[min(tuned + doublings, len(tried) - 1)] - min(there)
+        rows.append(row)
+cost = pd.DataFrame(rows).groupby(["optimiser", "k"], sort=False).mean()
+cost.round(3)
+
+# %%
+for kind in maps:
+    verdicts = []
+    for k in (4, 16, 64):
+        ahead = cost.loc[kind, k]["by √k"] - cost.loc[kind, k]["by k"]
+        better = "linear" if ahead > 0 else "square-root"
+        winner = f"the {better} rule leads to a loss that is {abs(ahead):.2f} lower"
+        if abs(ahead) < 0.01:
+            winner = "the two rules are less than 0.01 apart"
+        verdicts.append(f"For k = {k}, {winner}.")
+    say(f"- **{kind}.** {' '.join(verdicts)}")
+least = [min(maps["SGD"][size]) for size in (32, 512)]
 say(
-    f"For a batch of {small_batch}, the best of the three rates is {adam_rate:g}{edge}. At {big_batch}, "
-    f"the test was passed by **{', '.join(adam_words)}**. At its best rate, and compared with {small_batch}, "
-    f"accuracy with {big_batch} is **{adam_lag}**."
+    f"No rate can save a batch that is far too large: with SGD, the best loss is {least[0]:.2f} with a batch "
+    f"of 32 and {least[1]:.2f} with one of 512."
+)
+
+# %% [markdown]
+# ### The same on a network
+#
+# Now we train a convolutional network (a ResNet that suits your device). We use SGD, because the linear rule
+# was found with it. We did not try AdamW. Each of three batches gets the same five rates and the same number
+# of images. (The line below the cell calls each combination of batch and rate an *arm*.)
+
+# %%
+from dataclasses import replace
+from statistics import mean
+
+from fasttricks.course import train_arms
+
+half, seeds = budget.images // 2, min(2, budget.seeds)
+batches, rates = (64, 256, 1024), (0.025, 0.05, 0.1, 0.2, 0.4)
+SGD = replace(BASELINE, optimizer="sgd", weight_decay=5e-4)  # a weaker decay than AdamW's
+recipes = {(batch, rate): replace(SGD, batch=batch, lr=rate) for batch in batches for rate in rates}
+runs = train_arms(recipes, data, images=half, seeds=seeds, evaluations=1)
+
+# %% [markdown]
+# We draw the validation accuracies.
+
+
+# %%
+def draw(accuracies, title):
+    lines = {}
+    for batch in batches:
+        lines[f"batch {batch:,}"] = rates, [mean(accuracies[batch, rate]) for rate in rates]
+    plot(lines, "rate", "validation accuracy", title, scale="log", marks=True)
+    plt.show()
+
+
+raw = {setting: [run.val_accuracy for run in found] for setting, found in runs.items()}
+draw(raw, f"SGD, {half:,} images, as trained")
+
+# %%
+left = runs[1024, 0.1][0].steps
+highest = max(mean(raw[1024, each]) for each in rates)
+say(
+    f"With a batch of 1,024, a run has {left} steps, and the best rate gives an accuracy of "
+    f"**{highest:.2f}**. (Guessing gives {1 / len(data.classes):.2f}.) Is that due to the training, or to "
+    f"the measurement?"
+)
+
+# %% [markdown]
+# During validation, the network's *batch norm* layers use a running mean and a running variance. Each
+# training step moves these values a tenth of the way to those of the current batch. So they describe roughly
+# the last ten batches, as the network saw them *at the time*. While its weights move fast, these values lag
+# behind, and accuracy suffers.
+#
+# So we refresh them before we judge a network. torch's `update_bn` computes them anew in forward passes over
+# 2,000 training images. It uses no labels and no gradients.
+
+# %%
+from torch.optim.swa_utils import update_bn
+
+from fasttricks.course import probabilities
+
+here = data.to(BASELINE.world.device(), budget.image_size)
+
+
+def score(net):
+    update_bn((data.normalise(x) for x in here.train.x[:2000].split(500)), net)
+    guesses = probabilities(net, here, here.val).argmax(1)
+    return (guesses == here.val.y).float().mean().item()
+
+
+# %% [markdown]
+# Refreshing must not train the network, so we compare its weights before and after.
+
+# %% tags=["nbval-check-output"]
+net = runs[1024, 0.1][0].net
+before = [parameter.detach().clone() for parameter in net.parameters()]
+score(net)
+equal = all(torch.equal(old, new) for old, new in zip(before, net.parameters(), strict=True))
+holds(equal, "refreshing batch norm changes no weight")
+
+# %% [markdown]
+# Here are the accuracies of the same networks after refreshing.
+
+# %%
+fresh = {setting: [score(run.net) for run in found] for setting, found in runs.items()}
+draw(fresh, f"SGD, {half:,} images, batch norm refreshed")
+
+# %%
+say(
+    f"With a batch of 1,024 and a rate of 0.1, refreshing moves the accuracy from "
+    f"{mean(raw[1024, 0.1]):.3f} to **{mean(fresh[1024, 0.1]):.3f}**. With a batch of 64, it moves the "
+    f"accuracy from {mean(raw[64, 0.1]):.3f} to {mean(fresh[64, 0.1]):.3f}. After a short run, there is a "
+    f"second reason to refresh: batch norm's initial values are arbitrary, and after n steps, a share of "
+    f"0.9ⁿ of them is left. After {left} steps, that is {100 * 0.9**left:.0f} %."
+)
+
+# %% [markdown]
+# From here on, we refresh every network before we judge it.
+#
+# Are the rules right here? Where the top of a line is flat, its best rate is a matter of chance. So we call a
+# rate *good* if its accuracy is not clearly below that of the best rate for the same batch. Then we start
+# from all rates that are good with a batch of 64, and see which rates each rule asks for at the larger
+# batches.
+
+# %%
+from fasttricks.course import gained
+
+guess = 1 / len(data.classes)
+top, good = {}, {}  # by batch: the accuracies at its best rate, and its good rates
+for batch in batches:
+    found = {rate: fresh[batch, rate] for rate in rates}
+    top[batch] = max(found.values(), key=mean)
+    good[batch] = [r for r in rates if "lower" not in gained(found[r], top[batch], guess)]
+
+# %% [markdown]
+# The table shows these rates, and the accuracy at the best rate of each batch:
+
+
+# %%
+def listed(rates, factor=1):
+    return ", ".join(f"{factor * rate:g}" for rate in rates)
+
+
+rows = []
+for batch in batches:
+    row = {"batch": f"{batch:,}", "steps": runs[batch, 0.1][0].steps}
+    row |= {"accuracy": f"{mean(top[batch]):.3f}", "good rates": listed(good[batch])}
+    row["√k asks for"] = listed(good[64], scale(batch, 64, "sqrt"))
+    row["k asks for"] = listed(good[64], scale(batch, 64, "linear"))
+    rows.append(row)
+pd.DataFrame(rows).set_index("batch")
+
+# %%
+asked = {}
+for big in batches[1:]:
+    factors = {"√k": scale(big, 64, "sqrt"), "k": scale(big, 64, "linear")}
+    hits = [
+        way for way, times in factors.items() if {times * each for each in good[64]} & {*good[big]}
+    ]
+    asked[big] = " and ".join(hits) or "none"
+    if max(top[big]) < 2 * guess:
+        asked[big] = "not known, because accuracy is close to guessing"
+    still = listed([each for each in good[64] if each in good[big]]) or "none"
+    say(
+        f"- **Batch {big:,}.** Rules that ask for a good rate: **{asked[big]}**. Rates that are good with "
+        f"both 64 and {big:,}: **{still}**."
+    )
+lag = {big: gained(top[big], top[64], guess) for big in batches[1:]}
+say(
+    f"We tried no rate above {rates[-1]:g}. With a batch of 1,024, accuracy at that rate, compared with its "
+    f"best rate, is {gained(fresh[1024, rates[-1]], top[1024], guess)}. Now we compare the batches after the "
+    f"same images, each at its best rate. Compared with a batch of 64, accuracy with 256 is **{lag[256]}**, "
+    f"and with 1,024, it is **{lag[1024]}**."
+)
+
+# %% [markdown]
+# ### Too few steps, or too large a batch?
+#
+# Is it the small number of steps that holds the batch of 1,024 back? As a control, we train with a batch of
+# 64 for the same number of steps, at the three middle rates.
+
+# %%
+few = runs[1024, 0.1][0].steps
+recipes = {rate: replace(SGD, batch=64, lr=rate) for rate in rates[1:4]}
+brief = train_arms(recipes, data, images=64 * few, seeds=seeds, evaluations=1)
+brief_top = max(([score(run.net) for run in found] for found in brief.values()), key=mean)
+large_top = max((fresh[1024, rate] for rate in recipes), key=mean)
+
+# %%
+control = gained(large_top, brief_top, guess)
+if "higher" in control:
+    blame = "The large batch makes better steps, but it does not make enough of them"
+elif "lower" in control:
+    blame = "So the number of steps alone does not explain the lag"
+else:
+    blame = "So we cannot tell the two batches apart at so few steps"
+say(
+    f"After {few} steps, accuracy is {mean(brief_top):.3f} with a batch of 64 and {mean(large_top):.3f} with "
+    f"one of 1,024 (each at the best of the same three rates). Compared with 64, accuracy with 1,024 is "
+    f"**{control}**. **{blame}.**"
+)
+
+# %% [markdown]
+# ### The same time instead of the same images
+#
+# A larger batch can save time. So we should compare it with a small batch that trains for the same time, on
+# as many images as it gets through in that time.
+
+# %%
+from fasttricks.course import faster, median
+
+seconds = {n: [run.train_seconds for rate in rates for run in runs[n, rate]] for n in batches}
+share = min(2, median(seconds[256]) / median(seconds[64]))
+affordable = max(64, int(half * share) // 64 * 64)
+best_64 = max(rates, key=lambda rate: mean(fresh[64, rate]))
+recipes = {"batch 64": replace(SGD, batch=64, lr=best_64)}
+rival = train_arms(recipes, data, images=affordable, seeds=seeds, evaluations=1)["batch 64"]
+same_time = gained(top[256], [score(run.net) for run in rival], guess)
+
+# %%
+pace = faster(seconds[256], seconds[64])
+say(
+    f"On the same {half:,} images, and compared with a batch of 64, training with 256 was **{pace}**. In the "
+    f"time of the batch of 256, the batch of 64 gets through {affordable:,} images. Compared with 64 on "
+    f"these images, accuracy with 256 is **{same_time}**. (For 64, we used the rate that was best after all "
+    f"{half:,} images, and did not tune it again.)"
 )
 
 # %% [markdown]
 # ### Does a ramp help?
 #
-# So far, all runs began at their full rate. The card warns of a missing ramp at a large k. We repeat SGD with
-# a batch of 256 by the linear rule, with the same seeds and a ramp over the first fifth of the steps. It begins
-# at a tenth of the rate, as `LRScaling` does unless we say otherwise.
+# So far, all runs began at their full rate. The package's `LRScaling` scales the rate and adds a ramp. Here,
+# the ramp starts at a tenth of the rate and takes a fifth of the run. Both recipes below scale a rate of 0.1
+# for a batch of 64 up to 0.4, which we tried above without a ramp.
 
 # %%
-by_rule = best_rate * scale(256, 64, "linear")
-recipes = {"ramp": tuned + LRScaling(256, 64, "linear", warmup=0.2)}
-ramp_runs = train_arms(recipes, data, images=half, seeds=seeds, evaluations=1)["ramp"]
-ramp_scores = [score(run.net) for run in ramp_runs]
-
-# %%
-ramp_effect = gained(ramp_scores, grid[256][by_rule], guess)
-say(f"With the ramp, accuracy is **{ramp_effect}**, compared with no ramp.")
-
-# %% [markdown]
-# A ramp has a price: its steps are shorter. Ours takes away 9 % of the way (a fifth of the steps, 45 % shorter
-# on average). In a long run with a ramp over 5 %, it is about 2 %.
-#
-# Here are all runs of the network in one table, with refreshed accuracies (mean) and seconds (median).
-
-# %%
-groups = {
-    "SGD, 64": (runs[64], grid[64]),
-    "SGD, 256": (runs[256], grid[256]),
-    "SGD, 1024": (runs[1024], grid[1024]),
-    f"AdamW, {small_batch}": (small_runs, small_scores),
-    f"AdamW, {big_batch}": (big_runs, big_scores),
-    "SGD, 64, equal time": ({best_rate: rival_runs}, {best_rate: rival_accuracies}),
-    "SGD, 256, ramp": ({by_rule: ramp_runs}, {by_rule: ramp_scores}),
+small_batch = replace(SGD, batch=64, lr=0.1)
+recipes = {
+    256: small_batch + LRScaling(256, 64, "linear", warmup=0.2),
+    1024: small_batch + LRScaling(1024, 64, "sqrt", warmup=0.2),
 }
-rows = []
-for name, (found, scores) in groups.items():
-    for rate, values in scores.items():
-        row = {"batch": name, "rate": f"{rate:g}", "steps": found[rate][0].steps}
-        row |= {"accuracy": f"{mean(values):.3f}", "seconds": f"{seconds(found[rate]):.1f}"}
-        rows.append(row)
-pd.DataFrame(rows).set_index(["batch", "rate"])
+ramped = train_arms(recipes, data, images=half, seeds=seeds, evaluations=1)
+with_ramp = {batch: [score(run.net) for run in found] for batch, found in ramped.items()}
+
+# %%
+ramp_gain = {big: gained(with_ramp[big], fresh[big, 0.4], guess) for big in with_ramp}
+helped = sum("higher" in verdict for verdict in ramp_gain.values())
+say(
+    f"Compared with no ramp, accuracy with a batch of 256 is **{ramp_gain[256]}**, and with one of 1,024, it "
+    f"is **{ramp_gain[1024]}**. So at a rate of 0.4, a ramp clearly helped "
+    f"{('neither batch', 'one of the two batches', 'both batches')[helped]}."
+)
 
 # %% [markdown]
 # ## Break it: a rate that is far too high
 #
-# How much difference can a ramp make? This is an illustration, not a recipe: with a batch of 256, we use a
-# rate of 1.6. To see what each step does, we record the loss of every batch before the step.
+# Now we train with a batch of 256 at a rate of 1.6, and record the loss of every batch before its step.
 
 # %%
 from fasttricks.loop import set_rates
@@ -836,9 +736,9 @@ def watch(recipe, seed, steps):
 
 
 # %% [markdown]
-# Two runs differ only in the ramp. For so high a rate, we make it longer and gentler than before: from a
-# hundredth of the rate, over three tenths of the run. Batch and reference are both 256, so `LRScaling` adds
-# the ramp and does not scale.
+# We compare a run without a ramp and a run with one. The ramp is longer and gentler than before: it starts at
+# a hundredth of the rate and takes three tenths of the run. Batch and reference are both 256, so `LRScaling`
+# does not scale the rate.
 
 # %%
 high = replace(SGD, lr=1.6)
@@ -850,7 +750,7 @@ for name, share in {"no ramp": 0, "ramp": 0.3}.items():
     ends[name] = score(net)
 
 # %% [markdown]
-# A blind guess among ten classes has a loss of log 10, which the grey line shows.
+# A blind guess among ten classes has a loss of log 10. The grey line shows this loss.
 
 # %%
 import math
@@ -861,86 +761,73 @@ plt.show()
 
 # %%
 begun = curves["ramp"][1][0]
-first = {name: max(losses[1:6]) for name, (_, losses) in curves.items()}
-highest = max(curves["ramp"][1])
+first = {way: max(found[1][1:6]) for way, found in curves.items()}
 rescued = gained([ends["ramp"]], [ends["no ramp"]], guess)
 say(
-    f"Both runs begin at a loss of {begun:.1f}. In the next five steps, it reaches {first['no ramp']:.1f} "
-    f"without a ramp, and at most {first['ramp']:.1f} with one. At such a rate, the ramp does not prevent "
-    f"every jump: its highest loss is {highest:.1f}. At the end, accuracy with the ramp is **{rescued}**."
+    f"Both runs begin at a loss of {begun:.1f}. In the next five steps, the highest loss is "
+    f"{first['no ramp']:.1f} without a ramp and {first['ramp']:.1f} with one. (In the whole run with a ramp, "
+    f"the highest loss is {max(curves['ramp'][1]):.1f}.) Compared with no ramp, the final accuracy with the "
+    f"ramp is **{rescued}**."
 )
 say(
-    f"But that does not make it a good rate: with the ramp, the run ends at {ends['ramp']:.2f}. At its best "
-    f"rate, {winner[256]:g}, and without a ramp, the same batch reached "
-    f"{grid[256][winner[256]][0]:.2f} with this seed."
+    f"But is 1.6 a good rate with a ramp? The run with the ramp ends at an accuracy of {ends['ramp']:.2f}. "
+    f"With the same seed and no ramp, this batch reached {top[256][0]:.2f} at the best of the five rates."
 )
 
 # %% [markdown]
-# A loss that jumps *up* from the grey line is the sign to look for in a run of your own. It looks like the toy,
-# which was thrown to a steeper place, although we have not measured the sharpness. Lower the rate, or make the
-# first steps shorter.
+# In a run of your own, watch for a loss that jumps *up* from the grey line. If you see one, make the first
+# steps shorter or lower the rate.
 #
-# ## Break it: too large a batch
+# ## What we have found
 #
-# You have seen the other break: the batch of 1,024 on the network, and of 512 on the linear layer. The cause is
-# plain: too few steps. Use a smaller batch or more images then, not a higher rate.
-#
-# With many more images there is another limit, which we have not measured: once the gradient has little noise
-# left, a larger batch makes a step hardly better. McCandlish et al. 2018 ([arXiv
-# 1812.06162](https://arxiv.org/abs/1812.06162)) call this point the *critical batch size*.
-#
-# ## What to remember
-#
-# The card promises a gain where the device is not yet full at the small batch, and it gives two warnings:
-# too few steps, and a missing ramp at a large k. What did we see?
+# Here is what our recorded study found about the trick. (*Plain training* is the same training without it.)
+# In the study, the batch grew no more than in the script above. Below the finding, you see the trick's card,
+# a short summary from the top of its file.
 
 # %%
-last_lag = gained(grid[1024][winner[1024]], grid[64][best_rate], guess)
-few = runs[1024][best_rate][0].steps
+from IPython.display import Markdown
+
+from fasttricks.course import headline
+
+say(headline("scaling"))
+Markdown(scaling.__doc__)
+
+# %% [markdown]
+# The card promises a gain if the device is not yet full. It warns of too few steps, and of a missing ramp at
+# a large k. This is what we saw:
+
+# %%
 say(
-    f"- **The gain.** With SGD and each batch at its best rate, accuracy with 256 instead of 64 was "
-    f"{same_images} after the same images, and {same_time} after the same time: {time_verdict}.\n"
-    f"- **Too few steps.** At the best of three rates, accuracy with a batch of 1,024, in "
-    f"{few} steps, was {last_lag}.\n"
-    f"- **The missing ramp.** At the linear rule's rate, accuracy with a ramp was {ramp_effect}. At a rate "
-    f"far too high, it was {rescued}.\n"
-    f"- **Which rule for SGD?** On the linear layer, {nearest['SGD']} stayed closest to the best rate. On "
-    f"the network, {sgd_rule}.\n"
-    f"- **Which rule for AdamW?** On the linear layer, {nearest['AdamW']} stayed closest to the best rate. On "
-    f"the network, the test was passed by {', '.join(adam_words)}. At its best rate and after the same images, "
-    f"accuracy with {big_batch} instead of {small_batch} was {adam_lag}."
+    f"- **The rules.** On the linear layer, each time the batch grew fourfold, the best rate was multiplied "
+    f"on average by {growth['SGD']} with SGD and by {growth['AdamW']} with AdamW. On the network with SGD, "
+    f"these rules asked for a good rate with a batch of 256: {asked[256]}. With a batch of 1,024: "
+    f"{asked[1024]}.\n"
+    f"- **Too few steps.** With a batch of 1,024, a run had {few} steps. Compared with a batch of 64, its "
+    f"accuracy was {lag[1024]}. {blame}.\n"
+    f"- **The gain.** Compared with a batch of 64, training with 256 was {pace}. Its accuracy was {lag[256]} "
+    f"after the same images, and {same_time} after the same time.\n"
+    f"- **The ramp.** Compared with no ramp, accuracy with a ramp at a rate of 0.4 was {ramp_gain[256]} for "
+    f"a batch of 256, and {ramp_gain[1024]} for 1,024. At a rate of 1.6, which is far too high, it was "
+    f"{rescued}."
 )
 
 # %% [markdown]
-# A rule of thumb:
-
-# %%
-if "higher" in ramp_effect:
-    ramp_rule = "Begin with a ramp: it helped here."
-elif "lower" in ramp_effect:
-    ramp_rule = "In a run as short as ours, leave the ramp out unless the loss jumps at the start."
-else:
-    ramp_rule = "At the rule's rate, a ramp made no clear difference. Use one if the loss jumps at the start."
-both = nearest["SGD"] == nearest["AdamW"]
-start = nearest["SGD"] if both else f"{nearest['SGD']} with SGD and {nearest['AdamW']} with AdamW"
-say(
-    "1. Tune the rate at a small batch, in a run as long as yours.\n"
-    "2. Raise the batch only as long as the images per second rise, and compare at equal time. Here, "
-    f"{time_verdict}.\n"
-    f"3. For k times the batch, a rule gives a first guess, not the answer. Begin with {start}, which came "
-    "closest on the linear layer, and try the same rate and the other rule as well. Count the images of all "
-    "devices.\n"
-    f"4. Look at how many steps are left. With {few} of them, accuracy was {last_lag}, compared with a batch "
-    "of 64.\n"
-    f"5. {ramp_rule} In a long run, a ramp over 5 % costs next to nothing.\n"
-    "6. Refresh batch norm before you judge a run whose rate is still high at the end."
-)
+# Our advice:
+#
+# 1. Tune the rate with a small batch.
+# 2. Raise the batch only as long as the images per second rise, and compare runs after equal times.
+# 3. Take the usual rule as a first guess: k times the rate with SGD, √k times with Adam and AdamW. The batch in
+#    the rule counts the images of all devices. Try half of that rate and the old rate beside it. The larger k
+#    is, the more likely it is that the rule asks for too much.
+# 4. Look at how many steps are left. If there are few, train on more images or use a smaller batch.
+# 5. If the loss jumps at the start, add a ramp or lower the rate.
+# 6. Refresh batch norm before you judge a run that had few steps, or whose rate is still high at its end.
 
 # %% [markdown]
 # ## Questions
 #
-# **1. A batch that is k times as large sees k times as many images per step. Why is its step not k times as
-# long by itself?**
+# **1. A batch that is k times as large has k times as many images per step. Why does its step not become k
+# times as long by itself?**
 #
 # <details><summary>Answer</summary>The loss is a mean over the batch, so the gradient of a large batch is
 # no larger than that of a small one. Only the rate can make the step longer.</details>
@@ -952,22 +839,29 @@ say(
 #
 # **3. When is √k enough for Adam, and when does it need k?**
 #
-# <details><summary>Answer</summary>√k is enough when the size that Adam divides by is mostly noise. That size
-# shrinks by √k in the larger batch, so the steps already grow by √k. If there is hardly any noise, nothing
-# shrinks, and Adam needs k.</details>
+# <details><summary>Answer</summary>√k is enough when the size that Adam divides by is mostly noise. With the
+# larger batch, that size shrinks by a factor of √k, so the steps already grow by a factor of √k. With hardly
+# any noise, that size does not shrink, and Adam needs k.</details>
 #
 # **4. After 12 large steps, your run's validation accuracy is no better than guessing. What do you check
 # first?**
 #
-# <details><summary>Answer</summary>Whether batch norm's running mean and variance have caught up; refresh
+# <details><summary>Answer</summary>Whether batch norm's running mean and variance have caught up. Refresh
 # them and validate again.</details>
+#
+# **5. With a batch of 1,024 instead of 256, your device gets through twice as many images per second. Does
+# the run reach its accuracy in half the time?**
+#
+# <details><summary>Answer</summary>Only if it needs no more images for that accuracy. On the same images, it
+# takes only a quarter as many steps, so it may need more. Compare the two runs after equal times.</details>
 #
 # ## Exercises
 #
-# Replace `raise NotImplementedError` with your code and run the cell. A wrong answer gets a hint.
+# Replace `raise NotImplementedError` with your code and run the cell. If your answer is wrong, you get a
+# hint.
 #
-# **Exercise 1.** Return the new rate. `batch` is the batch of one process. As most scripts do, scale linearly
-# for SGD and by the square root for AdamW.
+# **Exercise 1.** Return the new rate by the usual rule: k times for SGD, √k times for AdamW. `batch` is the
+# batch of one process.
 
 
 # %%
@@ -991,8 +885,8 @@ check("scaling", 1, new_rate)
 #
 # </details>
 #
-# **Exercise 2.** Without looking above, return the rate at a step, with a ramp of `ramp` steps from
-# `start * lr` to `lr`. A ramp of 0 means no ramp.
+# **Exercise 2.** Return the rate at a step, with a ramp of `ramp` steps from `start * lr` to `lr`. A ramp of
+# 0 means no ramp.
 
 
 # %%
@@ -1013,8 +907,8 @@ check("scaling", 2, warmed_rate)
 #
 # </details>
 #
-# **Exercise 3.** For a valley c · w² / 2, whose slope is c · w, return the k for which one step at rate k
-# · lr ends on the other side of the lowest point, exactly as far from it as it began.
+# **Exercise 3.** Take the valley c · w² / 2, whose slope is c · w. Return the k for which one step at the
+# rate k · lr ends on the other side of the lowest point, exactly as far from it as it began.
 
 
 # %%
@@ -1038,9 +932,12 @@ check("scaling", 3, largest_k)
 #
 # - Goyal et al. 2017, [arXiv 1706.02677](https://arxiv.org/abs/1706.02677): the linear rule and gradual
 #   warm-up.
-# - Krizhevsky 2014, [arXiv 1404.5997](https://arxiv.org/abs/1404.5997): the square root, derived by
-#   keeping the noise of a step the same.
-# - Malladi et al. 2022, [arXiv 2205.10287](https://arxiv.org/abs/2205.10287): a derivation of the
-#   square-root rule for Adam.
-# - McCandlish et al. 2018, [arXiv 1812.06162](https://arxiv.org/abs/1812.06162): how large a batch is
-#   still worth using.
+# - Krizhevsky 2014, [arXiv 1404.5997](https://arxiv.org/abs/1404.5997): derives the square-root rule for SGD,
+#   and finds that the linear rule works better.
+# - Malladi et al. 2022, [arXiv 2205.10287](https://arxiv.org/abs/2205.10287): the square-root rule for Adam.
+# - Liu et al. 2019, [arXiv 1908.03265](https://arxiv.org/abs/1908.03265): Adam's poor first estimates as the
+#   reason for warm-up.
+# - Ma and Yarats 2019, [arXiv 1910.04209](https://arxiv.org/abs/1910.04209): Adam's long first moves as the
+#   reason for warm-up.
+# - McCandlish et al. 2018, [arXiv 1812.06162](https://arxiv.org/abs/1812.06162): how large a batch is still
+#   worth using.

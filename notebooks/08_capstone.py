@@ -18,15 +18,15 @@
 # %% [markdown]
 # # 8. All seven together
 #
-# Each chapter added one trick to plain training. Here we add all of them and ask one question: *how much
-# sooner is the same network at the same validation accuracy?* Then we take the sum apart again, to see
-# which tricks earned their place and what you should take on your own machine.
+# Each chapter added one trick to plain training. Here we add all seven and ask one question: *how much
+# faster does the same network reach the same validation accuracy?* Then we take the sum apart again, to
+# see which tricks earned their place and which you should use on your own machine.
 #
-# We train a timm network on Fashion-MNIST, with and without the tricks, and read two clocks. The **train
-# clock** runs while the network trains. The **cold wall** starts with the process and never stops: it
-# includes imports, data, weights and every evaluation.
+# We train a network from the timm library on Fashion-MNIST, with and without the tricks, and read two
+# clocks. The **train clock** runs only while the network trains. The **cold wall** runs from the start of the
+# process to its end, and includes imports, data, weights and every evaluation.
 #
-# This chapter takes about 15 minutes to read. On two CPU cores it runs for about six minutes, most of
+# This chapter takes about 15 minutes to read. On two CPU cores it runs for about four minutes, most of
 # which go to plain training.
 
 # %% [markdown]
@@ -64,31 +64,31 @@ budget, data = choose_budget(), load()
 cost = make_letters(budget.model, budget.image_size)  # on a GPU they are made now, once
 epochs = [images / len(data.train) for images in (budget.plain, budget.whole)]
 say(
-    f"The target is a validation accuracy of **{budget.target}**. Plain training of {budget.model} sees "
-    f"{budget.plain:,} images ({epochs[0]:.2f} epochs), all seven tricks see {budget.whole:,} "
-    f"({epochs[1]:.2f} epochs). Runs per recipe: {budget.seeds}."
+    f"The network is {budget.model}, and the target is a validation accuracy of **{budget.target}**. Plain "
+    f"training sees {budget.plain:,} images ({epochs[0]:.2f} epochs). Training with all seven tricks sees "
+    f"{budget.whole:,} ({epochs[1]:.2f} epochs). Runs per recipe: {budget.seeds}."
 )
 
 # %% [markdown]
-# Our recorded study tuned both recipes and searched for the number of images that each of them needs. It
-# had a target of its own. This is what it found:
+# Our recorded study tuned both recipes and searched for the number of images that each of them needs to
+# reach the study's own target. This is what it found:
 
 # %%
-studies = published()
+studies = [study for study in published() if study.of("plain", "whole")]
 for study in studies:
     slow, fast = study.of("plain", "whole")
     say(
         f"On {study.hardware}, with {study.seeds} seeds and a target of {study.target}, plain training took "
-        f"{slow.train:.1f} s and all seven tricks {fast.train:.1f} s on the train clock: **{fast.ratio:.1f} "
-        f"times as fast** (95 % interval {fast.low:.1f} to {fast.high:.1f}). On the cold wall they were "
-        f"{fast.wall_ratio:.1f} times as fast."
+        f"{slow.train:.1f} s on the train clock, and training with all seven tricks took {fast.train:.1f} s. "
+        f"That is **{fast.ratio.value:.1f} times as fast** (95 % interval: {fast.ratio.low:.1f} to "
+        f"{fast.ratio.high:.1f}). On the cold wall, it was {fast.wall_ratio.value:.1f} times as fast."
     )
 
 # %% [markdown]
 # ## One recipe
 #
-# A recipe says how to train, and a trick fills one or two of its slots, the places in the training loop
-# where a trick may act. So we can write all seven tricks as a sum.
+# A recipe says how to train. Its *slots* are the places in the training loop where a trick can act, and each
+# trick fills one or two of them. So we can write all seven tricks as a sum.
 
 # %%
 from fasttricks.course import holds, recipe_table
@@ -100,15 +100,15 @@ recipe_table(whole)
 owners = {slot: len(whole.fills(slot)) for trick in SEVEN for slot in trick.slots}
 shared = [slot for slot, tricks in owners.items() if tricks > 1]
 say(
-    f"The seven tricks fill {len(owners)} slots. **{len(owners) - len(shared)}** of them have one owner; "
-    f"{' and '.join(shared)} are shared by two tricks each."
+    f"The seven tricks fill {len(owners)} slots. **{len(owners) - len(shared)}** of these belong to a single "
+    f"trick, and {' and '.join(shared)} are shared by two tricks each."
 )
 
 # %% [markdown]
-# Where two tricks share a slot, they must not depend on who comes first. Learning-rate factors are
-# multiplied, and products commute. Do the two maps commute, too? We mix one batch and smooth its targets,
-# in both orders and with the same random numbers. Besides, a recipe keeps its tricks sorted by chapter,
-# so every order of the sum is the same recipe.
+# If two tricks share a slot, their order must not matter. Learning-rate factors are multiplied, so they can
+# come in any order. What about mixup and label smoothing, which both change the batch? We apply them to one
+# batch in both orders, with the same random numbers. We also check that every order of the sum is the same
+# recipe, because a recipe sorts its tricks by chapter.
 
 # %% tags=["nbval-check-output"]
 from itertools import permutations
@@ -125,9 +125,8 @@ orders = {sum(order, start=BASELINE) for order in permutations(SEVEN)}
 holds(orders == {whole}, "all 5,040 orders of the seven tricks are one recipe")
 
 # %% [markdown]
-# The learning rate and the momentum are pure functions of the optimiser step. Here is what the whole
-# recipe prescribes for a run of 100 steps: the rate rises and falls once, and the momentum does the
-# reverse.
+# Here are the learning rate and the momentum of the whole recipe in a run of 100 steps. The rate rises and
+# falls once, and the momentum does the reverse.
 
 # %%
 import matplotlib.pyplot as plt
@@ -148,19 +147,19 @@ plt.show()
 top = rates.index(max(rates))
 say(
     f"The rate peaks at step {top}, at **{max(rates) / BASELINE.lr:.1f} times** the plain rate, and ends at "
-    f"{rates[-1] / BASELINE.lr:.2g} times. The momentum goes down to {min(momenta):g} at step "
+    f"{rates[-1] / BASELINE.lr:.2g} times. The momentum falls to {min(momenta):g} at step "
     f"{momenta.index(min(momenta))}."
 )
 
 # %% [markdown]
-# The recipe multiplies the warm-up of chapter 2 and the one cycle of chapter 3, which gives the curve on
-# the left its soft start. Scaling raises the peak a little more.
+# The recipe multiplies the one cycle of chapter 3 by the warm-up of chapter 2, which gives the curve on the
+# left its soft start. Scaling raises the peak a little more.
 #
 # ## Guess first
 #
-# You have seen what all seven did in the study. Before you read on, write down two guesses. Which two of
-# the seven tricks matter most? And how many times as fast as plain training are these two alone, without
-# the other five? If you run this notebook, put your second guess here:
+# Before you read on, make two guesses. Which two of the seven tricks matter most? And how many times as fast
+# as plain training are these two alone? If you run this notebook, put your second guess here. We compare it
+# with the result below.
 
 # %%
 guess = 2.0  # times as fast as plain training, on the train clock
@@ -168,14 +167,11 @@ guess = 2.0  # times as fast as plain training, on the train clock
 # %% [markdown]
 # ## The recipes
 #
-# Every run below starts in a new process, so that its cold wall is a real one. All seven tricks together
-# use several processes: one per GPU, or two on a CPU, where each core stands in for one device. Two
-# processes on one CPU share what a single process would have had to itself. So we also train the other
-# six tricks in one process, and the table shows whether the first trick pays off here. On a machine with
-# a single GPU, this question does not arise: all seven run in one process.
-#
-# Last, we train with two tricks alone, the cycle and the transferred weights, to see how far two tricks
-# get.
+# Every run below starts in a new process, so that its cold wall is a real one. With all seven tricks, a run
+# uses several processes: one per GPU, or two on a CPU, which share the cores that a single process could use
+# alone. Do not expect much of that. So we also train in one process with six tricks, without multi-GPU
+# training. (On a single GPU, all seven run in one process anyway.) Last, we train with only two tricks, the
+# cycle and the transferred weights, to see how far they get.
 
 # %%
 from fasttricks.recipe import name_of
@@ -187,14 +183,14 @@ if whole.world.count() > 1:
     single = "six, one process"
     recipes[single] = (whole - "distributed", budget.whole)
 else:
-    print("One device: the first trick has nobody to share with, and the other six do the work.")
+    print("One device: multi-GPU training has nothing to share out, and the other six do the work.")
 recipes["cyclic + transfer"] = (pair, budget.whole)
 
 # %% [markdown]
-# How many images may each recipe see? One cycle ends at a learning rate near zero, where a run is at its
-# best, so we cannot simply stop a run on the way. Instead we fixed the length beforehand, by trials: for
-# plain training and for all seven, it is the length at which their mean accuracy was at the target. The
-# other two recipes get as many images as all seven. The arms take turns, seed by seed.
+# How many images may each recipe see? A run with one cycle is at its best at the end, where the learning rate
+# is near zero, so we cannot simply stop it on the way. We fixed the numbers beforehand. Plain training and all
+# seven tricks see as many images as they needed in the recorded study for a mean accuracy a little above the
+# target of this notebook. All others see as many as all seven. The recipes take turns, seed by seed.
 
 # %%
 arms = {name: [] for name in recipes}
@@ -206,11 +202,11 @@ for seed in range(budget.seeds):
 # %% [markdown]
 # ## The result
 #
-# An arm, a recipe with its runs, is at the target when the *mean* of its final accuracies is. Its time is
-# the median time of its runs, or *never* if it missed the target. The speed-up is the time of *plain*
-# divided by that of the arm. Its interval comes from drawing seeds again and again (chapter 0); of three
-# seeds, it is little more than their range. The weights that transfer learning starts from were made
-# beforehand, once for all runs that will ever use them. Their cost is printed above the table.
+# A recipe reaches the target if the *mean* of its final accuracies does. Its time is the median time of its
+# runs, or *never* if it missed the target. The speed-up is the time of *plain* divided by that of the
+# recipe. Its interval comes from drawing seeds again and again (the bootstrap). With three seeds, it is
+# little more than their range. The clocks do not include the weights for transfer learning, which were made
+# once for all runs. Their cost is printed above the table.
 
 # %% tags=["result"]
 from fasttricks.course import caption, table
@@ -220,17 +216,16 @@ print("letters weights, not on these clocks:", cost)
 table(arms)
 
 # %% [markdown]
-# So how much sooner is it?
+# So how much faster is it?
 
 # %%
-from fasttricks.study.statistics import seconds_to_target, speed_up, speed_up_interval
+from fasttricks.study.statistics import speed_up, speed_up_interval
 
 
 def times_as_fast(name, clock="train_seconds"):
     ratio = speed_up(arms[name], arms["plain"], clock)
-    return (
-        f"{ratio:.1f} times as fast" if 0 < ratio < float("inf") else "not comparable (a *never*)"
-    )
+    compared = 0 < ratio < float("inf")
+    return f"{ratio:.1f} times as fast" if compared else "not comparable (target missed)"
 
 
 interval_of_it = speed_up_interval(arms["all seven"], arms["plain"]).replace(" ", " to ")
@@ -241,8 +236,8 @@ say(
 )
 
 # %% [markdown]
-# The cold wall is the stricter clock: starting Python, importing torch and reading the data take equally
-# long for every recipe, and starting several processes takes longer. Does the first trick pay here?
+# The cold wall is the stricter clock. Starting Python, importing torch and reading the data take equally
+# long for every recipe, and starting several processes takes longer.
 
 # %%
 from fasttricks.course import faster, median
@@ -252,7 +247,7 @@ walls = {name: [run.wall_seconds for run in runs] for name, runs in arms.items()
 if single != "all seven":
     pace = faster(seconds[single], seconds["all seven"])
     costs = median(seconds[single]) < median(seconds["all seven"])
-    balance = "costs more than it gains" if costs else "gains more than it costs"
+    balance = "costs more time than it saves" if costs else "saves more time than it costs"
     say(
         f"Compared with all seven, the six in one process are **{pace}** on the train clock and "
         f"{faster(walls[single], walls['all seven'])} on the cold wall. On this machine, multi-GPU training "
@@ -260,8 +255,7 @@ if single != "all seven":
     )
 
 # %% [markdown]
-# Two processes on one CPU have only the cores that one process could use alone, so do not expect much of
-# this trick there. Now the race:
+# The figure shows how the accuracies rise with time:
 
 # %% tags=["figure"]
 from fasttricks.course import accuracy_against_time
@@ -270,103 +264,146 @@ accuracy_against_time(arms)
 plt.show()
 
 # %% [markdown]
-# Each line is one run, each corner is one evaluation, and the mark shows where the run ended. The
-# horizontal axis is logarithmic, so equal distances are equal factors. The vertical axis begins a tenth
-# below the target, so some lines enter from below.
+# Each line is a run, each corner is an evaluation, and the mark is the end of the run. The time axis is
+# logarithmic, so equal distances are equal factors. The vertical axis begins a tenth below the target, so
+# some lines enter from below.
 
 # %%
-first_look = min(run.curve[0][1] for run in arms["plain"])
+worst = min(arms["plain"], key=lambda run: run.curve[0][1])
+first_look = worst.curve[0]
 last_end = max(seconds["all seven"])
-best_look = max(run.curve[0][2] for run in arms["plain"])
+lowest = min(run.val_accuracy for run in arms["all seven"])
 say(
-    f"All runs of all seven tricks had ended after **{last_end:.1f} s**. Plain training was evaluated for the "
-    f"first time after **{first_look:.1f} s**; the best of its runs was at {best_look:.3f} then, and the worst "
-    f"of all seven had ended at {min(run.val_accuracy for run in arms['all seven']):.3f}."
+    f"With all seven tricks, every run had ended after **{last_end:.1f} s**, with an accuracy of at least "
+    f"{lowest:.3f}. The earliest evaluation of a plain run came after {first_look[1]:.1f} s and found an accuracy "
+    f"of {first_look[2]:.3f}."
 )
 
 # %% [markdown]
 # ## What the speed-up is made of
 #
-# Where does the difference come from? We go from plain training to two tricks, to six, and to all seven.
+# Our runs cannot tell, because not every recipe saw the number of images that suits it. The recorded study
+# searched for the right number for every recipe. The figure goes from plain training to all seven tricks,
+# step by step. A black bar is the time to the target, and the hatched part is what the step has saved.
 
 # %%
-from fasttricks.course import bars, gained
+from itertools import pairwise
 
-climb = ["plain", "cyclic + transfer", *(name for name in (single, "all seven") if name in arms)]
-bars(
-    {name: seconds[name] for name in dict.fromkeys(climb)},
-    "train clock, seconds",
-    f"{budget.plain:,} images plain, {budget.whole:,} with tricks, n = {budget.seeds}",
-)
+from fasttricks.study.pages import steps_of, waterfall
+
+shown = [
+    study for study in studies if study.steps and all(r.arrives for r in study.of(*study.steps))
+]
+for study in shown:
+    waterfall(study, f"{study.hardware}, validation accuracy {study.target}, n = {study.seeds}")
 plt.show()
 
 # %%
-ends = {name: [run.val_accuracy for run in runs] for name, runs in arms.items()}
-arrived = seconds_to_target(arms["cyclic + transfer"]) < float("inf")
-say(
-    f"Cyclic and transfer alone, after as many images as the six, "
-    f"**{'are at the target' if arrived else 'are not at the target'}** "
-    f"({np.mean(ends['cyclic + transfer']):.4f}). They are **{times_as_fast('cyclic + transfer')}** as plain "
-    f"training; the guess was {guess:g}."
-)
-say(
-    f"Compared with these two, *{single}* is {gained(ends[single], ends['cyclic + transfer'])} in accuracy "
-    f"and trains {faster(seconds[single], seconds['cyclic + transfer'])}."
-)
-
-# %%
-import math
-
-two, more = (speed_up(arms[name], arms["plain"]) for name in ("cyclic + transfer", single))
-if min(two, more) > 1 and max(two, more) < math.inf:
-    rest = more / two
-    most = "cyclic and transfer" if two > rest else "the others"
+for study in shown:
+    on_the_way = [study.to_target(arm) for arm in study.steps]
+    factors = [before / after for before, after in pairwise(on_the_way)]
+    named_factors = dict(zip(steps_of(study.steps)[1:], factors, strict=True))
+    first, second = sorted(named_factors, key=named_factors.get, reverse=True)[:2]
+    both, total = named_factors[first] * named_factors[second], on_the_way[0] / on_the_way[-1]
     say(
-        f"Cyclic and transfer make a factor of {two:.1f} out of the {more:.1f}, and the others the remaining "
-        f"{rest:.2f}: **most of the speed-up comes from {most}**."
+        f"The two largest steps are *{first}* ({named_factors[first]:.1f} times as fast) and *{second}* "
+        f"({named_factors[second]:.1f} times). Together they make training **{both:.1f} times as fast**. The other "
+        f"steps multiply this by {total / both:.2f}, which gives {total:.1f} in all."
+    )
+    (pair_row,) = study.of("plain + cyclic + transfer")
+    say(
+        f"With *cyclic* and *transfer* alone, training is {pair_row.ratio.value:.1f} times as fast as plain "
+        f"training. The guess above was {guess:g}."
     )
 
 # %% [markdown]
-# So much for this run. The recorded study let every recipe have as many images as it needs, and added each
-# trick to plain training alone.
+# In our own runs, these two tricks saw as many images as all seven.
+
+# %%
+from fasttricks.course import gained
+
+ends = {name: [run.val_accuracy for run in runs] for name, runs in arms.items()}
+say(
+    f"Compared with plain training, the two are **{times_as_fast('cyclic + transfer')}**. Compared with the two, "
+    f"the accuracy of *{single}* is {gained(ends[single], ends['cyclic + transfer'])}, and its training is "
+    f"{faster(seconds[single], seconds['cyclic + transfer'])}."
+)
+
+# %% [markdown]
+# The figure favours the tricks that come first, because a later trick cannot save the same time again. So the
+# study asks twice about each trick. *Added to plain* compares plain training with and without it. *Left out*
+# compares the other six with all seven: a number below 1 means that the sum needs the trick. The brackets
+# hold the 95 % interval. A verdict needs an interval that does not contain 1.
+
+
+# %%
+def cell(row):
+    if not row.arrives:
+        return f"target not reached after {row.most:,} images"
+    return f"{row.ratio.value:.2f} ({row.ratio.low:.2f} to {row.ratio.high:.2f}), {row.verdict}"
+
+
+for study in studies:
+    lines = ["| trick | added to plain, times as fast | left out, times as fast |", "| - | - | - |"]
+    for name in whole.names:
+        both = study.of(f"plain + {name}", f"whole - {name}")
+        lines += [f"| {name} | {' | '.join(cell(row) for row in both)} |"] * (len(both) == 2)
+    say("\n".join(lines))
 
 # %%
 for study in studies:
-    alone = [row for row in study.rows if row.arm.startswith("add ")]
-    sooner = [row.arm.removeprefix("add ") for row in alone if row.low > 1]
-    ratios = [f"{row.ratio:.2f}" for row in alone if row.low > 1]
-    slow, fast, bare = study.of("plain", "whole", "no transfer")
+    alone = {name: row.verdict for name in whole.names for row in study.of(f"plain + {name}")}
+    without = {name: row.verdict for name in whole.names for row in study.of(f"whole - {name}")}
+    helps = [name for name, word in alone.items() if word == "faster"]
+    needed = [name for name, word in without.items() if word == "slower"]
+    spared = [name for name, word in without.items() if word != "slower"]
     say(
-        f"On {study.hardware}, of {len(alone)} tricks these alone are clearly sooner than plain training: "
-        f"**{', '.join(sooner) or 'none'}** ({', '.join(ratios)} times as fast). Without the transferred "
-        f"weights, the other six together are still **{slow.train / bare.train:.1f} times as fast** as plain; "
-        f"with them, {fast.ratio:.1f} times."
+        f"- Added alone, these made plain training clearly faster: **{', '.join(helps) or 'none'}**.\n"
+        f"- Leaving these out made all seven clearly slower: **{', '.join(needed) or 'none'}**.\n"
+        f"- Leaving these out lost nothing clearly: {', '.join(spared) or 'none'}."
     )
 
 # %% [markdown]
-# A factor of this size is not made of seven equal parts, and the making of the weights is on none of these
-# clocks. When has it paid for itself? (What the recipes of fastai, Lightning and timm reach on this task is
-# in the [README](../README.md), under *Beside other libraries*.)
+# The two answers about a trick can differ. If two tricks do the same job, either of them helps alone, and
+# leaving out one of them loses nothing. Or a trick may need others: 16 bits, for example, make each image
+# cheaper, which counts fully only if the number of images stays the same.
+#
+# The study also answers two objections. *Everybody uses a schedule anyway*, and *not everybody has
+# suitable weights*:
+
+# %%
+for study in studies:
+    plain_way, cycle_way, whole_way, bare_way = (
+        study.to_target(arm) for arm in ("plain", "plain + cyclic", "whole", "whole - transfer")
+    )
+    say(
+        f"All seven are **{cycle_way / whole_way:.1f} times as fast** as plain training with one cycle. Without "
+        f"the transferred weights, the other six are {plain_way / bare_way:.1f} times as fast as plain training."
+    )
+
+# %% [markdown]
+# When have the weights paid for their own training? As in the second answer of chapter 6, we count what they
+# save if you use the other six tricks anyway. ([RESULTS](../RESULTS.md) shows what the recipes of fastai,
+# Lightning and timm reach on this task, under *Beside other libraries*.)
 
 # %%
 import re
 
 spent = float(re.search(r"in ([\d,]+) s", cost)[1].replace(",", ""))
 for study in studies:
-    fast, bare = study.of("whole", "no transfer")
+    fast, bare = study.of("whole", "whole - transfer")
     saved = bare.train - fast.train
     if study.study == budget.name:
         say(
-            f"The letters weights took {spent:,.0f} s to make. In the recorded study they save {saved:.1f} s "
-            f"per run, so they are paid back after **{np.ceil(spent / saved):,.0f} runs**, or at once if "
-            f"somebody gives them to you."
+            f"The letters weights took {spent:,.0f} s to make. In the recorded study, they save {saved:.1f} s "
+            f"per run, so they are paid back after **{np.ceil(spent / saved):,.0f} runs**."
         )
 
 # %% [markdown]
 # ## Where the seconds go
 #
-# We break down two of the cold walls. *Start* is everything before training: process, imports, data and
-# weights. For the stages of the loop, we use the shares that torch's profiler measures in a short run.
+# We break down the cold wall of two runs. *Start* is everything before training. For the stages of the loop,
+# we use the shares that torch's profiler measures in a short run.
 
 # %%
 from fasttricks.course import shares
@@ -387,19 +424,19 @@ totals = {name: sum(parts.values()) for name, parts in cold.items()}
 passes = cold["plain"]["forward"] + cold["plain"]["backward"]
 start = cold[single]["start"]
 say(
-    f"In *plain*, the forward and backward passes make up **{passes / totals['plain']:.0%}** of the cold wall "
+    f"In *plain*, the forward and backward passes make up **{passes / totals['plain']:.0%}** of the cold wall, "
     f"and the start {cold['plain']['start'] / totals['plain']:.0%}. In *{single}*, the start takes {start:.1f} "
-    f"of {totals[single]:.1f} s, **{start / totals[single]:.0%}**. A recipe that needed no training at all "
-    f"would still be only {totals['plain'] / start:.1f} times as fast as plain on this clock."
+    f"of {totals[single]:.1f} s, or **{start / totals[single]:.0%}**. On this clock, even a recipe that needed no "
+    f"training would be only {totals['plain'] / start:.1f} times as fast as plain training."
 )
 
 # %% [markdown]
-# The tricks shorten only what comes after the start (Amdahl's law), so the two clocks disagree most in
-# short runs. Within training, the backward pass takes longer than the forward pass because it computes two
-# gradients, of the weights and of the inputs, where the forward pass computes one product.
+# The tricks shorten only what comes after the start, so the two clocks differ most in short runs (Amdahl's
+# law). The backward pass takes longer than the forward pass because it computes two gradients, those of the
+# weights and of the inputs, where the forward pass computes one product.
 #
-# We check what must hold on any machine. Images are counted over all processes, and a run takes one
-# optimiser step for each whole batch in its number of images.
+# We check what must hold on any machine. A run takes one optimiser step for each whole batch of its images,
+# which are counted over all processes.
 
 # %% tags=["nbval-check-output"]
 wanted = {name: images // recipe.global_batch for name, (recipe, images) in recipes.items()}
@@ -409,9 +446,9 @@ together = {run.processes for run in arms["all seven"]}
 holds(together == {whole.world.count()}, "all seven ran in as many processes as the recipe says")
 
 # %% [markdown]
-# Also, for every seed, the six tricks must end with a higher accuracy than plain training had after the
-# same number of images. For plain training, we take the first evaluation at or after that number, which
-# only helps *plain*.
+# For every seed, the six tricks must also end with a higher accuracy than plain training had after the same
+# number of images. For plain training, we take the first evaluation at or after that number, which can only
+# help *plain*.
 
 
 # %% tags=["nbval-check-output"]
@@ -424,157 +461,67 @@ higher = all(six.val_accuracy > plain_by_then(plain, six.images_seen) for plain,
 holds(higher, "six tricks end above plain training after as many images, at every seed")
 
 # %% [markdown]
-# ## The ladder: one trick after another
+# ## Leave one out, on your machine
 #
-# Which of the tricks made the difference? We run two experiments. The obvious one adds them one by one,
-# in the order of the chapters: plain, plain with scaling, plain with scaling and cyclic, up to all six. We
-# call this the ladder, and each recipe a rung. The other experiment leaves one of the six out at a time.
-# The first trick, multi-GPU training, is in the table above: it changes the seconds, not what is learned.
-
-# %%
-six = whole - "distributed"
-ladder = {"plain": BASELINE}
-for trick in six.tricks:
-    ladder[f"+ {name_of(trick)}"] = list(ladder.values())[-1] + trick
-without = {f"no {name}": six - name for name in six.names}
-
-# %% [markdown]
-# Every recipe sees half as many images as the whole recipe did above. In longer runs, all accuracies
-# cluster near the top and differ little. One recipe is in both experiments, because the last rung but one is
-# the six without precision; we train each recipe once. All of them take turns, seed by seed, so that
-# their seconds can be compared.
+# The study's verdicts hold for its machine, images and network. On your machine, you can ask in a minute what
+# is lost without each trick. We train with six tricks in one process, and then leave out each of them in turn.
+# (Multi-GPU training is not among them: it changes the seconds, not what is learned.) Every recipe sees half as
+# many images as all seven above, because in longer runs the accuracies come close together.
 
 # %%
 from fasttricks.course import train_arms
 
-short = budget.whole // 2
-sized = data.to(whole.world.device(), budget.image_size)
-name_for = {recipe: name for name, recipe in {**ladder, **without}.items()}
-distinct = {name: recipe for recipe, name in name_for.items()}
-trained = train_arms(distinct, sized, images=short, evaluations=1)
-rungs = {name: trained[name_for[recipe]] for name, recipe in ladder.items()}
-left = {name: trained[name_for[recipe]] for name, recipe in without.items()}
+six = whole - "distributed"
+without = {f"no {name}": six - name for name in six.names}
+short, sized = budget.whole // 2, data.to(whole.world.device(), budget.image_size)
+trained = train_arms({"six": six, **without}, sized, images=short, evaluations=1)
 
 # %% [markdown]
-# First the ladder. Each bar shows what a trick adds to the previous rung: `+ cyclic` compares scaling and
-# cyclic with scaling alone, using the same seeds. Each dot is one seed, the bar is the mean of the dots,
-# and the thick line is the bootstrap's interval of the mean (chapter 0), which for so few seeds is little
-# more than the range of the dots.
+# Each dot is one seed, the bar is the mean of the dots, and the line is an interval for that mean.
 
 # %%
-from itertools import pairwise
+from fasttricks.course import bars, gains
 
-from fasttricks.course import gains, interval
-
-steps = pairwise(rungs.items())
-climbed = {name: gains(runs, below) for (_, below), (name, runs) in steps}
-bars(climbed, "gain in validation accuracy, points", f"{short:,} images, n = {budget.seeds}")
-plt.show()
-
-# %% [markdown]
-# A verdict needs three seeds or more, the interval must lie on one side of zero, and the mean must be large
-# enough for so few seeds: 1 point divided by the square root of their number, as in all sentences of this
-# course. With three seeds, that is 0.6 points, and all three must agree.
-
-
-# %%
-from fasttricks.course import clear
-
-
-def verdict(points):
-    low, high = interval(points)
-    if len(points) < 3:
-        return "too few seeds"
-    if abs(np.mean(points)) < clear(len(points)) or low <= 0 <= high:
-        return "cannot tell"
-    return "higher" if low > 0 else "lower"
-
-
-def named(found, word):
-    which = [name for name, points in found.items() if verdict(points) == word]
-    return ", ".join(which) or "none"
-
-
-largest = max(climbed, key=lambda name: sum(climbed[name]))
-say(
-    f"After {short / len(data.train):.2f} epochs, these rungs are clearly higher than the one before: "
-    f"**{named(climbed, 'higher')}**. Clearly lower: **{named(climbed, 'lower')}**. The largest step is "
-    f"*{largest}*, {np.mean(climbed[largest]):+.1f} points."
-)
-
-# %% [markdown]
-# A loss need not surprise you: larger batches mean fewer steps, mixup and smoothing make the task harder,
-# and a short run may not have time for this to pay off. The bars also depend on the order. What one trick
-# has gained, the next cannot gain again. And a trick may need another one that is added only later.
-#
-# ## Leave one out
-#
-# What the sum *needs* is a question that does not depend on the order. So we look at the other
-# experiment: what is lost without each trick?
-
-# %%
-full = rungs[f"+ {six.names[-1]}"]
+full = trained["six"]
+left = {name: trained[name] for name in without}
 lost = {name: gains(full, runs) for name, runs in left.items()}
 bars(lost, "accuracy lost without it, points", f"{short:,} images, n = {budget.seeds}")
 plt.show()
 
 # %% [markdown]
-# A bar to the right of zero means that the other five tricks do not replace this one. A bar at zero means
-# that the trick is not needed *here, for this many images*. A bar to the left means that the sum is
-# better without it. Accuracy is not the whole story: a trick may pay off in seconds instead, so the table
-# shows both.
+# A bar to the right of zero means that the other five tricks do not replace this one. At zero, the trick is not
+# needed *here, for this many images*, and to the left, the sum is better without it. As in all chapters, a
+# difference is clear if all pairs of runs agree on its sign and the mean is at least 1/√n points for n pairs. A
+# trick may also save seconds, so the table shows both.
 
 # %%
 import pandas as pd
 
-words = {"higher": "needed", "lower": "in the way"}
-took = {name: [run.train_seconds for run in runs] for name, runs in {**left, "six": full}.items()}
+accuracies = {name: [run.val_accuracy for run in runs] for name, runs in trained.items()}
+took = {name: [run.train_seconds for run in runs] for name, runs in trained.items()}
 bill = {
     name: {
-        "points lost without it": f"{interval(points)[0]:+.2f} to {interval(points)[1]:+.2f}",
-        "verdict on accuracy": words.get(verdict(points), verdict(points)),
-        "seconds without it": f"{median(took[name]):.2f}",
-        "seconds with all six": f"{median(took['six']):.2f}",
+        "accuracy of the five": gained(accuracies[name], accuracies["six"]),
+        "speed of the five": faster(took[name], took["six"]),
     }
-    for name, points in lost.items()
+    for name in without
 }
 pd.DataFrame(bill).T
 
 # %%
-paces = {name: faster(took[name], took["six"]) for name in left}
-apart = [f"{name} is {pace}" for name, pace in paces.items() if "about" not in pace]
+missed = [name[3:] for name, row in bill.items() if "lower (" in row["accuracy of the five"]]
+better = [name[3:] for name, row in bill.items() if "higher (" in row["accuracy of the five"]]
+slower_without = [name[3:] for name in without if "about" not in bill[name]["speed of the five"]]
 say(
-    f"Accuracy is clearly lost with **{named(lost, 'higher')}**, and clearly won with "
-    f"**{named(lost, 'lower')}**. In seconds, compared with all six: "
-    f"{'; '.join(apart) or 'no clear difference'}."
+    f"- Leaving these out clearly lowers the accuracy: **{', '.join(missed) or 'none'}**.\n"
+    f"- Leaving these out clearly raises it: {', '.join(better) or 'none'}.\n"
+    f"- Leaving these out clearly changes the speed: {', '.join(slower_without) or 'none'}."
 )
 
 # %% [markdown]
-# One caution: we chose the settings for the sum and did not tune them again. With their own settings,
-# five tricks might lose less. And do not rely on a verdict if its points are near zero: if a trick has no
-# effect, three seeds agree as often as three coins land alike, one time in four.
-#
-# ## What did not help
-#
-# We let the numbers name the tricks.
-
-# %%
-idle = [name.removeprefix("no ") for name, points in lost.items() if verdict(points) != "higher"]
-say(f"This notebook shows no clear loss of accuracy without **{', '.join(idle) or 'none'}**.")
-for study in studies:
-    left_out = [row for row in study.rows if row.arm.startswith("no ")]
-    spared = [row.arm.removeprefix("no ") for row in left_out if row.high >= 1]
-    say(
-        f"In the recorded study, where every recipe gets as many images as it needs, no clear loss of time "
-        f"is seen when one of these is left out of all seven: **{', '.join(spared) or 'none'}**."
-    )
-
-# %% [markdown]
-# That they did not help here does not make them useless. Multi-GPU training needs devices that do not
-# share their cores. Scaling is meant to keep large devices, or many of them, busy. Mixup calls for long
-# training and smoothing for overconfident networks, and runs as short as these give a network no time to
-# learn its labels by heart. If a trick gets in the way on your data, leave it out: `whole - "mixup"` is a
-# recipe, too.
+# One caution: we chose the settings for the sum. With settings of their own, five tricks might lose less. And a
+# trick that is not needed here may be useful elsewhere, as the table at the end of this chapter explains. If a
+# trick gets in the way on your data, leave it out: `whole - "mixup"` is a recipe, too.
 #
 # One thing must hold everywhere: leaving out a trick changes nothing else in the recipe.
 
@@ -587,9 +534,9 @@ holds(max(few) - min(few) < 256, "all recipes saw as many images, up to one batc
 # %% [markdown]
 # ## The test images, once
 #
-# We made all choices on the validation images: the learning rates, the target, the numbers of images. So
-# the validation accuracy may be too optimistic. We have not looked at the 10,000 test images yet. We do so
-# once, with the runs of plain training and of all seven tricks.
+# We made all choices on the validation images: the learning rates, the target, the numbers of images. So the
+# validation accuracy may be too optimistic. We have not looked at the 10,000 test images yet. Now we do so once,
+# for plain training and all seven tricks.
 
 # %%
 from fasttricks.loop import accuracy
@@ -608,7 +555,7 @@ def between(share, images):
 
 # %% [markdown]
 # The interval says how far the share of right answers among so many images may be from the share among all
-# images of that kind. Here is the last run of all seven:
+# images of this kind. Here is the last run with all seven tricks:
 
 # %% tags=["tested"]
 last, share = arms["all seven"][-1], tested["all seven"][-1]
@@ -616,37 +563,30 @@ low, high = between(share, len(data.test))
 print(f"test {share:.4f} (95 %: {low:.4f} to {high:.4f}), validation {last.val_accuracy:.4f}")
 
 # %%
-judges = budget.val or len(data.val)
-for name, found in tested.items():
-    valued = arms[name][-1].val_accuracy
-    low, high = between(found[-1], len(data.test))
-    least, most = between(valued, judges)
-    gap = 100 * (valued - found[-1])
+means = {name: (np.mean(ends[name]), np.mean(tested[name])) for name in tested}
+for name, (valued, judged) in means.items():
     say(
-        f"*{name}*, last run: test {found[-1]:.4f} ({low:.4f} to {high:.4f}). This is **{abs(gap):.1f} points "
-        f"{'below' if gap > 0 else 'above'}** the validation accuracy of {valued:.4f}, which lies "
-        f"**{'inside' if low <= valued <= high else 'outside'}** that interval. Counted on {judges:,} images, the "
-        f"validation accuracy has an interval of its own, {least:.4f} to {most:.4f}; the two "
-        f"{'overlap' if least <= high and low <= most else 'do not overlap'}."
+        f"*{name}*: the mean accuracy of {budget.seeds} run(s) is {judged:.4f} on the test images and "
+        f"{valued:.4f} on the validation images. The test accuracy is **{100 * abs(judged - valued):.1f} points "
+        f"{'lower' if judged < valued else 'higher'}** and "
+        f"{'reaches' if judged >= budget.target else 'misses'} the target of {budget.target}."
     )
-
-# %%
-shift = {name: 100 * (np.mean(tested[name]) - np.mean(ends[name])) for name in tested}
 say(
-    f"From validation to test, the mean over all seeds changes by {shift['plain']:+.1f} points for plain "
-    f"training and by {shift['all seven']:+.1f} for all seven. On the test images, all seven compared with "
-    f"plain are **{gained(tested['all seven'], tested['plain'])}**."
+    f"Compared with plain training, the accuracy of all seven tricks on the test images is "
+    f"**{gained(tested['all seven'], tested['plain'])}**."
 )
 
 # %% [markdown]
-# A change that both recipes share says more about the images than about the tricks: these test images may
-# be harder, and both recipes were chosen by the same validation images. The interval reflects only the
-# number of images; other seeds would move the result further.
+# If both recipes do better or worse on the test images, that says more about the images than about the tricks:
+# the test images may be easier or harder, and both recipes were chosen on the same validation images. Only the
+# last sentence answers our question: did all seven tricks pay for their speed with accuracy on new images?
 #
-# ## Saved, and used
+# ## Take it with you
+#
+# ### Saved, and used
 #
 # A trained network should outlive the notebook. We save it and read it back with only timm and
-# safetensors. To use it, you do not need this course; you only have to scale the pixels to -1 to 1, as
+# safetensors. You can use it without this course. Just scale the pixels to the range from -1 to 1, as
 # `normalise` does.
 
 # %%
@@ -682,8 +622,8 @@ plt.show()
 
 # %%
 say(
-    f"**{int((answers == labels).sum())} of 5** are right, with a mean probability of "
-    f"{float(chances.amax(1).mean()):.0%}. Of all 10,000 test images, {tested['all seven'][-1]:.1%} are right."
+    f"The network is right on **{int((answers == labels).sum())} of 5** images, and its mean probability is "
+    f"{float(chances.amax(1).mean()):.0%}. It is right on {tested['all seven'][-1]:.1%} of all 10,000 test images."
 )
 
 # %% tags=["nbval-check-output"]
@@ -692,9 +632,9 @@ with torch.inference_mode():
 holds(torch.allclose(before, chances, atol=1e-2), "the network that was read back answers the same")
 
 # %% [markdown]
-# ## Your own images
+# ### Your own images
 #
-# Put them in a folder, with one subfolder per class. To show that you need nothing else, we pretend that
+# Put them in a folder, with one subfolder per class. You need nothing else. To show this, we pretend that
 # some of the clothes are your images and write them to disk.
 
 # %%
@@ -716,14 +656,14 @@ photos = load(str(own))
 # %%
 mine = train(whole, photos, images=budget.images // 4, label="your own images")
 say(
-    f"From {mine.labels} labels, each seen {mine.images_seen / mine.labels:.0f} times, the network is right on "
-    f"**{mine.val_accuracy:.0%}** of {len(photos.val)} validation images."
+    f"Trained on {mine.labels} labelled images, each seen {mine.images_seen / mine.labels:.0f} times, the network "
+    f"is right on **{mine.val_accuracy:.0%}** of {len(photos.val)} validation images."
 )
 
 # %% [markdown]
 # From the shell, run `fasttricks train --data FOLDER --save mine.safetensors`.
 #
-# ## Several machines
+# ### Several machines
 #
 # We started the processes with torchrun, which also supports several machines. Copy the course and the
 # data to each machine, and run this command on every one, replacing `HOST` with the name of the first
@@ -732,8 +672,8 @@ say(
 #     torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
 #         -m fasttricks train --tricks all --out run.json
 #
-# Here we start two processes on this machine in the same way, without `HOST`. The first process writes
-# the record.
+# Here we start two processes on this machine in the same way, without `HOST`. The first process writes the
+# results to a file.
 
 # %%
 start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -749,13 +689,12 @@ found = json.loads((folder / "run.json").read_text(encoding="utf-8"))
 holds(found["processes"] == 2, "two processes of torchrun wrote one record")
 
 # %% [markdown]
-# ## A runtime that is taken away
+# ### A runtime that is taken away
 #
-# Colab and Kaggle can stop your machine at any time. With `folder=`, a run is kept there every minute,
-# and the same call goes on from the last checkpoint. On a CPU, with as many processes, it arrives at the
-# same network as if nothing had happened, bit for bit. (On Colab, put the folder on your drive.) We
-# cannot take this machine away, so we write a small trick that interrupts the run once, at its fifth
-# batch:
+# Colab and Kaggle can stop your machine at any time. With `folder=`, a run saves a checkpoint in that folder
+# every minute, and the same call continues from the last one. On a CPU, with as many processes, it arrives
+# at the same network as if nothing had happened, bit for bit. (On Colab, put the folder on your drive.) We
+# cannot take this machine away, so we write a small trick that interrupts the run once, at its fifth batch:
 
 # %%
 from dataclasses import dataclass
@@ -782,9 +721,8 @@ except KeyboardInterrupt as told:
     print(str(told).split(";")[0])
 
 # %% [markdown]
-# Now we make the same call again, and once more after that. The second call continues the run; the third
-# has nothing left to train and returns the finished run from the folder. `train_arms` accepts a `folder`,
-# too.
+# Now we make the same call twice more. The second call continues the run. The third has nothing left to
+# train and returns the finished run from the folder. `train_arms` accepts a `folder`, too.
 
 # %%
 second = train(six + Cut(), data, label="goes on", **kept)
@@ -797,84 +735,83 @@ holds(third == second, "the third had nothing to train")
 # %% [markdown]
 # ## What to take away
 #
-# We promised to say how much sooner all seven tricks together arrive, and which of them earned their
-# place.
+# How much faster are all seven tricks together, and which of them earned their place?
 
 # %%
 say(
-    f"On this machine all seven tricks were **{times_as_fast('all seven')}** as plain training on the train "
-    f"clock and {times_as_fast('all seven', 'wall_seconds')} on the cold wall; the cycle and the transferred "
-    f"weights alone were {times_as_fast('cyclic + transfer')}. Left out of six, these were missed in accuracy: "
-    f"**{named(lost, 'higher').replace('no ', '')}**."
+    f"Compared with plain training on this machine, all seven tricks were **{times_as_fast('all seven')}** on the "
+    f"train clock and {times_as_fast('all seven', 'wall_seconds')} on the cold wall. The cycle and the transferred "
+    f"weights alone were {times_as_fast('cyclic + transfer')} on the train clock."
+)
+say(
+    f"- In our runs, leaving these out of six tricks clearly cost accuracy: **{', '.join(missed) or 'none'}**.\n"
+    f"- In the study, leaving these out of all seven clearly cost time: **{', '.join(needed) or 'none'}**."
 )
 
 # %% [markdown]
-# What should you take? It depends on what you have. The last column of the table below says what stands
-# behind each line. Where it says *not measured here*, the advice follows from the chapters and their papers,
-# and you should measure it yourself.
+# What should you take? It depends on what you have. The last column of the table says what supports each
+# line. Where it says *not measured here*, the advice follows from the chapters and their papers, and you
+# should measure it yourself.
 
 # %%
-from fasttricks.study.findings import verdict as recorded
-
 nothing = "not measured here"
 record = next((study for study in studies if study.study == "cpu"), None)
-found = {row.arm: recorded(row) for row in record.rows} if record else {}
-needed = [name for name in whole.names if found.get(f"no {name}") == "later"]
-harmful = [name for name in whole.names if found.get(f"add {name}") == "later"]
+found = {row.arm: row.verdict for row in record.rows} if record else {}
+needed = [name for name in whole.names if found.get(f"whole - {name}") == "slower"]
+harmful = [name for name in whole.names if found.get(f"plain + {name}") == "slower"]
 behind, regularised = nothing, nothing
 if record:
-    behind = (
-        f"{record.hardware}: later without {', '.join(needed)}; later with {', '.join(harmful)}"
-    )
-    regularised = f"mixup: {found['add mixup']}; smoothing: {found['add smoothing']}"
+    behind = f"study, slower if left out: {', '.join(needed) or 'none'}; slower if added alone: {', '.join(harmful) or 'none'}"
+    regularised = f"study, added alone: mixup {found['plain + mixup']}, smoothing {found['plain + smoothing']}"
 
 # %%
 say(f"""
 | You have | Take | Because | Measured |
 | --- | --- | --- | --- |
-| a CPU with 16-bit arithmetic | {", ".join(needed) or "cyclic, transfer"} | each is missed when it is left out; a second process only shares the cores | {behind} |
+| a CPU with 16-bit arithmetic | {", ".join(needed) or "cyclic, transfer"} | leaving out one costs time; a second process only shares the cores | {behind} |
 | a CPU without it | cyclic, transfer | both save steps; `MixedPrecision` falls back to 32 bits and changes nothing | {nothing} |
 | one GPU | cyclic, transfer, precision, scaling | GPUs multiply 16-bit numbers much faster, and a small batch leaves them idle | {nothing} |
 | several GPUs | the same, and distributed | each GPU takes a share of the batch; scaling keeps the shares large | {nothing} |
-| few labels | transfer first, then try mixup or smoothing | few labels are soon learned by heart | not by the study; chapters 4, 5 and 6 try it |
+| few labels | transfer first, then try mixup or smoothing | few labels are soon learned by heart | not in the study; chapters 4, 5 and 6 try it |
 | many labels, a short run | cyclic, transfer; mixup and smoothing only if they win your own test | no label is seen often enough to be learned by heart | {regularised} |
 | many labels, a long run | cyclic, precision; try mixup and smoothing | a random start catches up, and learning by heart begins | {nothing} |
 """)
 
 # %% [markdown]
 # And the rule of thumb: begin with one cycle and the best weights that you can get, let the device compute
-# in 16 bits if it does so natively, and fix the number of images beforehand. Add anything else alone, with
-# three seeds on both sides, and keep it only if all three agree.
+# in 16 bits if it does so natively, and fix the number of images beforehand. Add the other tricks one at a
+# time. Train with three seeds with and without each trick, and keep it only if all three agree.
 #
 # ## Questions
 #
 # **1. Why is the speed-up on the cold wall smaller than on the train clock?**
 #
-# <details><summary>Answer</summary>The start takes about the same number of seconds in both arms: Python,
-# torch's import, data and weights. No trick shortens it, so the faster the training, the larger the share
-# of the start: compare the two bars of the profile. Starting several processes costs a few seconds
-# more.</details>
+# <details><summary>Answer</summary>The start takes about the same number of seconds in both recipes, because
+# no trick shortens it. So the faster the training, the larger the share of the start. Starting several
+# processes costs a few seconds more.</details>
 #
 # **2. Why can you add the seven tricks in any order?**
 #
-# <details><summary>Answer</summary>Learning-rate factors are multiplied, maps of targets commute, and the
-# world, the first weights and the precision have one owner each.</details>
+# <details><summary>Answer</summary>Learning-rate factors are multiplied, mixup and smoothing give the same
+# targets in either order, and every other slot is filled by one trick only.</details>
 #
-# **3. A trick adds a point on the ladder, and nothing is lost without it. How can both be true?**
+# **3. A trick makes plain training faster, and nothing is lost when it is left out of all seven. How can
+# both be true?**
 #
-# <details><summary>Answer</summary>Another trick, added later, gives the same gain: the two are
-# substitutes. The ladder credits the one that came first.</details>
+# <details><summary>Answer</summary>Another trick among the seven gives the same gain, so one of the two is
+# enough. A figure that adds them one after another credits the one that comes first.</details>
 #
 # **4. Why do the clocks not include the letters weights, and what would change if they did?**
 #
 # <details><summary>Answer</summary>They are made once and used by every run. On the clock of a single
-# run, they would cost many times what they save; that is why we print their cost above the
+# run, they would cost many times what they save. That is why we print their cost above the
 # table.</details>
 #
-# **5. Why did we choose the number of images beforehand instead of stopping at the first crossing?**
+# **5. Why did we choose the number of images beforehand instead of stopping when a run first reaches the
+# target?**
 #
-# <details><summary>Answer</summary>A run whose schedule ends low is at its best at the end, and stopping
-# at the first crossing rewards noise: it picks the luckiest of many looks.</details>
+# <details><summary>Answer</summary>A run whose learning rate ends near zero is at its best at the end. And
+# stopping at the first success rewards luck: it picks the best of many noisy evaluations.</details>
 #
 # ## Exercises
 #
@@ -906,8 +843,8 @@ check("capstone", 1, leave_one_out)
 # </details>
 #
 # **Exercise 2.** The interval of a speed-up comes from many draws. Write one draw. `slow` and `fast` are
-# the seconds of two arms, indexed by seed, and `seeds` lists the seeds that were drawn, for example `[2,
-# 2, 0]`. Return the speed-up of the drawn runs.
+# the seconds of two recipes, indexed by seed, and `seeds` lists the seeds that were drawn, for example
+# `[2, 2, 0]`. Return the speed-up of the drawn runs.
 
 
 # %%

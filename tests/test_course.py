@@ -63,7 +63,7 @@ def test_tables(run):
     assert missed["seconds to target, train clock"] == "never"
     assert missed["speed-up, train clock"] == missed["95 % interval of that"] == "-"
     compared = accuracy_table(arms)
-    assert compared.loc["gain over the first arm, points", "fast"] == "+2.00"
+    assert compared.loc["gain over plain, points", "fast"] == "+2.00"
     assert compared.loc["lowest and highest gain", "fast"] == "+1.00 +3.00"
 
 

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from analysis import ratio
-from crossing import Arm, choose_target, estimate, fit, holm, simulated
+
+from fasttricks.study.analysis import ratio
+from fasttricks.study.crossing import Arm, choose_target, estimate, fit, holm, simulated
 
 IMAGES = np.array([10_000, 12_500, 15_600, 19_500, 24_400])
 

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import jupytext
@@ -14,9 +13,10 @@ import nbformat
 import pytest
 
 from fasttricks import BASELINE, SEVEN
-from fasttricks.study.findings import headline, published
+from fasttricks.study.analysis import publish
+from fasttricks.study.findings import RESULTS, headline, published
 from fasttricks.study.pages import page, studies
-from fasttricks.study.runs import read_records
+from fasttricks.study.plan import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -184,49 +184,36 @@ def test_stored_weights_tell_how_they_were_made():
         assert note["command"].startswith("python -m fasttricks pretrain")
 
 
-def test_the_readme_shows_what_the_capstone_found(monkeypatch):
+def test_readme_and_results_show_what_was_found(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "tools")
     import readme
 
     notebook = nbformat.read(ROOT / "notebooks" / "08_capstone.ipynb", as_version=4)
-    shown = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.capstone(notebook) in shown
-    assert "speed-up, train clock" in readme.capstone(notebook)
-    assert re.search(r"chose nothing: test 0\.\d{4} \(95 %", readme.capstone(notebook))
+    made, pages = readme.blocks(notebook), []
+    for name in ("README.md", "RESULTS.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert readme.filled(text, made) == text, f"{name}: run tools/readme.py"
+        pages.append(text)
+    assert all(block in "".join(pages) for block in made.values()), "each has its place"
+    assert "speed-up, train clock" in made["capstone"]
+    assert re.search(r"test 0\.\d{4}", made["capstone"])
     assert readme.FIGURE.read_bytes() == readme.figure(notebook)
+    others = {name: f"{block} more" for name, block in made.items()}
+    assert readme.filled(pages[0], others) != pages[0], "another finding would be another text"
+    assert len(pages[0].splitlines()) <= 120
 
 
-def test_every_published_figure_follows_from_the_records(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    import readme
-
-    shown = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.study() in shown
+def test_every_published_figure_follows_from_the_records():
     recorded = studies()
-    assert recorded
-    for name, (declared, found) in recorded.items():
-        assert (readme.RESULTS / f"{name}.md").read_text(encoding="utf-8") == page(
-            name, declared, found
-        )
-        assert f"{name}.png" in shown
-        for kind in ("", "-curves"):
-            assert (readme.RESULTS / f"{name}{kind}.png").stat().st_size > 1000
-    monkeypatch.syspath_prepend(ROOT / "bench" / "peers")
-    import study as beside
-
-    assert readme.peers() in shown
-    for file in (ROOT / "bench" / "peers").glob("*.toml"):
-        declared, folder = beside.read(file), readme.RESULTS / f"peers-{file.stem}"
-        found = read_records(folder, beside.parse)
-        target = beside.goal(declared, readme.RESULTS)[1]
-        made = beside.page(declared, found, target)
-        assert folder.with_suffix(".md").read_text(encoding="utf-8") == made
-        table = json.loads((folder / beside.TABLE).read_text(encoding="utf-8"))
-        assert table == beside.published(declared, found, target)
-    (one,) = published()
-    slower = [replace(row, train=2 * row.train) for row in one.rows]
-    monkeypatch.setattr(readme, "published", lambda results: [replace(one, rows=slower)])
-    assert readme.study() not in shown, "another finding would be another table"
+    assert "cpu" in recorded
+    for told in published():
+        declared, found = recorded[told.study]
+        assert repr(publish(told.study, declared, found)) == repr(told), "fasttricks report"
+        shown = (RESULTS / f"{told.study}.md").read_text(encoding="utf-8")
+        assert shown == page(told.study, declared, found)
+        for picture in re.findall(r"!\[.+?\]\((.+?)\)", shown):
+            assert (RESULTS / picture).stat().st_size > 1000
+        assert declared == read_study(ROOT / "bench" / f"{told.study}.toml"), "what was declared"
 
 
 def test_every_chapter_begins_with_what_the_records_say():
@@ -241,8 +228,8 @@ def test_every_chapter_begins_with_what_the_records_say():
         assert shown == headline(name)
 
 
-def test_the_readmes_tree_is_the_tree():
-    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_tree_that_is_shown_is_the_tree():
+    shown = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for path in re.findall(r"^    ((?:fasttricks|notebooks|data|tests|tools)/\S*)", shown, re.M):
         assert list(ROOT.glob(path.rstrip("/"))), path
     modules = {path.name for path in (ROOT / "fasttricks").glob("[a-z_]*.py")} - {"__init__.py"}

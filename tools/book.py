@@ -14,7 +14,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE, OUT = ROOT / "build" / "book" / "source", ROOT / "build" / "book" / "html"
-PAGES = ("README.md", "CONTRIBUTING.md", "examples/README.md")
+PAGES = ("README.md", "RESULTS.md", "CONTRIBUTING.md", "examples/README.md")
 HEIGHT = 460  # pixels of a figure that moves
 
 # By chapter: the function in book/figures.py, the heading that it stands before, what it shows.

@@ -1,71 +1,151 @@
-"""Put the capstone's table and the findings of studies into the README."""
+"""Put what was found into README and RESULTS: the capstone's table, and the findings of studies."""
 
-import json
 import re
 from pathlib import Path
 
+import jupytext
 import nbformat
 from execute import ROOT, pictures, texts
 
-from fasttricks.study.findings import published, summary
-from fasttricks.study.pages import tables
+from fasttricks import SEVEN
+from fasttricks.recipe import name_of
+from fasttricks.study.findings import Finding, Published, published, span, summary, times
+from fasttricks.study.pages import as_markdown, tables
+from fasttricks.study.pages import beside as beside_table
 
 FIGURE = ROOT / "notebooks" / "images" / "capstone.png"
 RESULTS = ROOT / "data" / "results"
-BESIDE = """## Beside other libraries
+MAIN = "cpu"  # the study that the README quotes
+TRICKS = {  # what each does, in a clause
+    "distributed": "one process per device; gradients are averaged",
+    "scaling": "a larger batch, a rate to match, a ramp up to it",
+    "cyclic": "the rate rises once and falls once; momentum does the reverse",
+    "mixup": "images and targets are blended in pairs",
+    "smoothing": "the target is a little less than certain",
+    "transfer": "begin with weights that another task has taught",
+    "precision": "16-bit arithmetic, 32-bit weights",
+}
 
-The same model, split and target; each library put together as its own pages show, and tuned over as
-many settings as plain training; see [`bench/peers`](bench/peers/README.md). The last three columns
-say how many times as long as *whole* an arm takes; *never*, that it may not arrive. *whole* starts
-from the letters weights, whose making is on no clock. All others start from nothing, *no transfer*
-too, which is *whole* without them: compare the libraries with that row to leave those weights out,
-and look at its images as well as its seconds, for the libraries use several of the tricks
-themselves. *plain* and *plain_loop* are one recipe: they differ in how images are loaded, and in
-the batch that tuning chose."""
+
+def found_in(name: str, results: Path = RESULTS) -> Published:
+    """What one study has found."""
+    return next(found for found in published(results) if found.study == name)
+
+
+def headline(results: Path = RESULTS) -> str:
+    """The result in a few sentences, with its frame."""
+    found = found_in(MAIN, results)
+    whole, six, bare, pair = found.of(
+        "whole", "whole - distributed", "whole - transfer", "plain + cyclic + transfer"
+    )
+    plain = found.of("plain")[0]
+    best = min(found.of(*{row.against for row in found.peers}), key=lambda row: row.train)
+    against = next(r for r in found.peers if (r.arm, r.against) == ("whole", best.arm))
+    first = (
+        f"**All seven tricks train a small network {whole.ratio.value:.1f} times as fast as tuned "
+        f"plain training does: {whole.train:.1f} s instead of {plain.train:.1f} s to the same "
+        f"accuracy** ({found.target:.2%} on validation images; 95 % interval of the ratio: "
+        f"{span(whole.ratio)}; {found.seeds} paired seeds; {found.hardware}). How fair is that?"
+    )
+    frame = (
+        f"**Two tricks are most of it.** A one-cycle schedule and pretrained first weights alone "
+        f"make training {pair.ratio.value:.1f} times as fast.",
+        f"**Not every trick pays here.** Two processes share the cores that one could have alone: "
+        f"without the first trick, the other six are {plain.train / six.train:.1f} times as fast "
+        f"as plain training.",
+        f"**Without pretrained weights**, whose own training is not counted, the other six are "
+        f"{plain.train / bare.train:.1f} times as fast.",
+        f"**Beside other libraries.** The fastest of four recipes that follow other libraries' own "
+        f"pages, `{best.arm}`, takes {best.train:.1f} s. All seven are "
+        f"{against.ratio.value:.1f} times as fast as that ({span(against.ratio)}).",
+    )
+    return "\n".join((first, "", *(f"- {line}" for line in frame)))
+
+
+def effect(row: Finding) -> str:
+    """A ratio with its interval, in a cell."""
+    if not row.arrives:
+        return "does not arrive"
+    return f"**{times(row.ratio.value)}** ({span(row.ratio)})"
+
+
+def judged(alone: Finding, without: Finding) -> str:
+    """Whether a trick pays, in a few words, from both of its intervals."""
+    word = {
+        ("faster", "slower"): "pays, alone and in the sum",
+        ("faster", "faster"): "pays alone, is in the way of the others",
+        ("faster", "cannot tell"): "pays alone; the others replace it",
+        ("cannot tell", "slower"): "pays in the sum",
+        ("cannot tell", "faster"): "in the way",
+        ("slower", "slower"): "costs alone, pays in the sum",
+        ("slower", "faster"): "costs time here",
+        ("slower", "cannot tell"): "costs time alone",
+    }
+    return word.get((alone.verdict, without.verdict), "cannot tell here")
+
+
+def tricks(results: Path = RESULTS) -> str:
+    """The table of the seven: what each does, what it is worth, where to read and to run it."""
+    found, rows = found_in(MAIN, results), []
+    for trick in SEVEN:
+        name = name_of(trick)
+        alone, without = found.of(f"plain + {name}", f"whole - {name}")
+        file = next((ROOT / "notebooks").glob(f"0{trick.chapter}_*.py"))
+        page = f"notebooks/{file.stem}.ipynb"
+        text = file.read_text(encoding="utf-8")
+        title = re.search(r"^# # \d\. (.+)$", text, re.M)[1]
+        colab, kaggle = re.findall(r"\((https://(?:colab|kaggle)[^)]+)\)", text)[:2]
+        rows.append(
+            f"| {trick.chapter} | [{title}]({page}) | {TRICKS[name]} | {effect(alone)} "
+            f"| {effect(without)} | {judged(alone, without)} | [Colab]({colab}) "
+            f"[Kaggle]({kaggle}) | {minutes(file)} |"
+        )
+    head = (
+        "| | trick | what it does | added to plain training: times as fast (95 %) "
+        "| left out of all seven: times as fast (95 %) | verdict | run | minutes |"
+    )
+    return "\n".join([head, "| --- " * 8 + "|", *rows])
+
+
+def minutes(file: Path) -> str:
+    """A chapter's reading and running time, as it says itself."""
+    said = "\n".join(cell.source for cell in jupytext.read(file).cells[:3])
+    read, run = re.search(r"About (\w+) minutes? to read, and (\w+) to run", said).groups()
+    words = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
+    return f"{words.get(read, read)} + {words.get(run, run)}"
 
 
 def capstone(notebook: nbformat.NotebookNode) -> str:
-    """The README's part between the marks of the capstone."""
+    """The table of the capstone, and what the test images said."""
     table, tested = ("".join(texts(notebook, tag)).rstrip("\n") for tag in ("result", "tested"))
     indented = "\n".join(f"    {line}".rstrip() for line in table.splitlines())
-    return (
-        f"\n![validation accuracy against seconds]({FIGURE.relative_to(ROOT).as_posix()})\n\n"
-        f"{indented}\n\n"
-        "The last run of all seven, judged by the 10,000 test images, which chose nothing: "
-        f"{tested}.\n\n"
-    )
+    return f"{indented}\n\n{tested}"
 
 
-def study(results: Path = RESULTS) -> str:
-    """The README's part between the marks of the study: a figure and tables for each study."""
-    parts = []
-    where = results.relative_to(ROOT).as_posix()
-    for found in published(results):
-        parts += [
-            f"On {found.hardware}, {found.runs} runs, {found.seeds} paired seeds. The target, a "
-            f"validation accuracy of {found.target}, is the median of {found.target_seeds} seeds "
-            f"of tuned plain training. [All runs]({where}/{found.study}.md).",
-            *found.unfinished,
-            summary(found.rows),
-            f"![what each trick is worth]({where}/{found.study}.png)",
-            *tables(found.rows),
-        ]
-    return "\n" + "\n\n".join(parts) + "\n\n"
+def study(name: str, results: Path = RESULTS) -> str:
+    """A study's verdicts, figures and tables."""
+    found, where = found_in(name, results), results.relative_to(ROOT).as_posix()
+    parts = [
+        f"On {found.hardware}, {found.runs} runs, {found.seeds} paired seeds, to validation "
+        f"accuracy {found.target}. [All runs]({where}/{name}.md).",
+        *found.unfinished,
+        summary(found.rows),
+    ]
+    for kind, what in (("", "effects with intervals"), ("-steps", "from plain to the whole"),
+                       ("-targets", "seconds to every target")):  # fmt: skip
+        if (results / f"{name}{kind}.png").exists():
+            parts += [f"![{what}]({where}/{name}{kind}.png)"]
+    parts += tables(found.rows)
+    if found.tested:
+        scores = [f"{arm} {sum(v) / len(v):.4f}" for arm, v in found.tested.items()]
+        parts += [f"On the test images, read once, at those lengths: {', '.join(scores)}."]
+    return "\n\n".join(parts)
 
 
 def peers(results: Path = RESULTS) -> str:
-    """The README's part between the marks of the peers: a table for each study that found some."""
-    parts = []
-    for file in sorted(results.glob("*/table.json")):
-        found, page = json.loads(file.read_text(encoding="utf-8")), file.parent.with_suffix(".md")
-        if found["table"]:
-            parts += [
-                f"To validation accuracy {found['target']}, {found['seeds']} paired seeds, on "
-                f"{found['hardware']}. [All settings]({page.relative_to(ROOT).as_posix()}).",
-                *found["unfinished"],
-                found["table"],
-            ]
-    return "\n" + "\n\n".join([BESIDE, *parts]) + "\n\n" if parts else ""
+    """What each of the other libraries takes, and how many times as fast our arms are."""
+    found = found_in(MAIN, results)
+    return as_markdown(beside_table(found.peers, found.rows))
 
 
 def figure(notebook: nbformat.NotebookNode) -> bytes:
@@ -74,20 +154,30 @@ def figure(notebook: nbformat.NotebookNode) -> bytes:
     return pictures(nbformat.v4.new_notebook(cells=tagged))[0]
 
 
-def put(text: str, name: str, made: str) -> str:
-    """The text with what is made between the two marks of that name."""
-    block = re.compile(rf"(<!-- {name}:.*?-->\n).*?(<!-- /{name} -->)", re.S)
-    return block.sub(lambda marks: marks[1] + made + marks[2], text)
+def blocks(notebook: nbformat.NotebookNode, results: Path = RESULTS) -> dict[str, str]:
+    """What is made, by the name of its place."""
+    studies = {f"study {found.study}": study(found.study, results) for found in published(results)}
+    made = {"headline": headline(results), "tricks": tricks(results), "peers": peers(results)}
+    return {"capstone": capstone(notebook), **made, **studies}
 
 
-def main(readme: Path = ROOT / "README.md") -> None:
-    """Rewrite the README's blocks and the figure's file."""
+def filled(text: str, made: dict[str, str]) -> str:
+    """The text with what is made between the two marks of each name."""
+    for name, block in made.items():
+        place = re.compile(rf"(<!-- {name}:[^>]*-->\n).*?(<!-- /{name} -->)", re.S)
+        text = place.sub(lambda marks, block=block: f"{marks[1]}\n{block}\n\n{marks[2]}", text)
+    return text
+
+
+def main() -> None:
+    """Rewrite the blocks of both files, and the figure's file."""
     notebook = nbformat.read(ROOT / "notebooks" / "08_capstone.ipynb", as_version=4)
     FIGURE.parent.mkdir(exist_ok=True)
     FIGURE.write_bytes(figure(notebook))
-    text = put(readme.read_text(encoding="utf-8"), "capstone", capstone(notebook))
-    text = put(put(text, "study", study()), "peers", peers())
-    readme.write_text(text, encoding="utf-8", newline="\n")
+    made = blocks(notebook)
+    for file in (ROOT / "README.md", ROOT / "RESULTS.md"):
+        text = filled(file.read_text(encoding="utf-8"), made)
+        file.write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

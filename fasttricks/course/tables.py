@@ -62,8 +62,8 @@ def caption(run: Run) -> str:
 
 
 def accuracy_table(arms: Arms) -> pd.DataFrame:
-    """A column an arm, at a fixed number of images; gains are of runs that share a seed."""
-    first = next(iter(arms.values()))
+    """A column for each arm, at a fixed number of images; gains are of runs that share a seed."""
+    start, first = next(iter(arms.items()))
     rows = {}
     for name, runs in arms.items():
         found = pd.Series([run.val_accuracy for run in runs])
@@ -71,7 +71,7 @@ def accuracy_table(arms: Arms) -> pd.DataFrame:
         rows[name] = {
             "validation accuracy, mean": f"{found.mean():.4f}",
             "lowest and highest": f"{found.min():.4f} {found.max():.4f}",
-            "gain over the first arm, points": f"{np.mean(won):+.2f}",
+            f"gain over {start}, points": f"{np.mean(won):+.2f}",
             "lowest and highest gain": f"{min(won):+.2f} {max(won):+.2f}",
             "seconds, median": f"{median([run.train_seconds for run in runs]):.1f}",
             "images": f"{runs[0].images_seen:,}",

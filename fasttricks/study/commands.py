@@ -3,11 +3,15 @@
 import argparse
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import machine
 from ..budget import BASELINE, SEVEN, choose_budget
 from ..data import ROOT
 from ..sources import load
+
+if TYPE_CHECKING:  # they need scipy, which no other command does
+    from .plan import Found, Study
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -52,6 +56,10 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         description="Write findings, a page and figures from the records of each study.",
         epilog="example: fasttricks report",
     )
+    report.add_argument(
+        "--simulate", type=int, metavar="N",
+        help="instead, tell how often the method's intervals hold in N made-up studies",
+    )  # fmt: skip
     for command, what in ((bench, "go, in a folder of the study's name"), (report, "are")):
         command.add_argument(
             "--results", type=Path, default=ROOT / "results", metavar="FOLDER",
@@ -110,11 +118,30 @@ def run_bench(options: argparse.Namespace) -> None:
 
 def run_report(options: argparse.Namespace) -> None:
     """`fasttricks report`."""
-    from .pages import write_report
+    from .pages import studies, write_report
 
+    if options.simulate is not None:
+        if options.simulate < 1:
+            raise ValueError(f"--simulate must be 1 or more, not {options.simulate}.")
+        for name, (study, found) in studies(options.results).items():
+            print_coverage(name, study, found, options.simulate)
+        return
     pages = write_report(options.results)
     if not pages:
         raise FileNotFoundError(
             f"There are no records in {options.results}; make some by `fasttricks bench STUDY`."
         )
     print(*pages, sep="\n")
+
+
+def print_coverage(name: str, study: "Study", found: "Found", count: int) -> None:
+    """Bias and coverage of a study's intervals, an arm a line."""
+    from .analysis import coverage, findings
+
+    rows = [row for row in findings(study, found) if row.arrives and row.arm != row.against]
+    arms = [row.arm for row in rows]
+    for arm, (bias, share, made) in coverage(study, found, arms, count).items():
+        print(
+            f"{name}: {arm} beside {study.against(arm)}: bias of the ratio {bias:+.1%}, "
+            f"95 % intervals hold the truth in {share:.1%} of {made:,} made-up studies"
+        )

@@ -1,50 +1,31 @@
-"""What a study's records say: seconds to the target, speed-ups and their intervals.
+"""What studies have found, as it is published: chapters and README read `findings.json` alone.
 
-An arm needs the smallest number of images at which the mean of its seeds is at the target. What an
-image costs, each seed has measured in the study's last round; an arm's time is the median. The
-interval resamples seeds, the same for both arms, and lets every resample choose its own number of
-images, so that it carries the noise of that choice too.
-
-What is published lies in a study's `findings.json`: chapters and README read that file alone.
+It is made from the records by `fasttricks report` (see `analysis`), so that a bad record can never
+stop a chapter, and reading it needs no more than Python.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from ..data import ROOT
 
-from .. import machine
-from .plan import LAST, Found, Study, search_state, target_of
-from .runs import RESULTS
-
-DRAWS = 10_000
-SCHEMA = 1
+RESULTS = ROOT / "results"
 FINDINGS = "findings.json"
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
-class Arm:
-    """An arm's complete lengths, from few images to many; a column a seed."""
+class Estimate:
+    """A positive number with its 95 % interval, and how likely it is so far from 1 by chance."""
 
-    images: NDArray  # (R,)
-    accuracy: NDArray  # (R, S) final validation accuracy
-    train: NDArray  # (R, S) seconds, at the pace of the last round if there was one
-    wall: NDArray  # (R, S) seconds, likewise
-
-    def seconds(
-        self,
-        target: float,
-        picks: NDArray,  # (D, S) seeds, drawn with replacement
-        clock: str = "train",  # or "wall"
-    ) -> NDArray:
-        """(D,) seconds to the target; infinite where no length reaches."""
-        reaches = self.accuracy[:, picks].mean(-1) >= target
-        middles = np.median(getattr(self, clock)[:, picks], -1)
-        first = reaches.argmax(0)
-        return np.where(reaches.any(0), middles[first, np.arange(len(picks))], np.inf)
+    value: float
+    low: float
+    high: float
+    p: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -53,135 +34,34 @@ class Finding:
 
     arm: str
     against: str
-    images: int | None  # of the smallest length that reaches; None for never
-    tried: int  # the most images of any length
-    accuracy: float  # mean at that length, or at the last one
-    reached: int  # runs that ended at the target there
+    images: Estimate  # until the target; infinite where it was not reached
+    most: int  # images of the longest run that was tried
+    accuracy: float  # mean of the last round, or after the most images
     seeds: int
-    train: float  # median seconds to the target, infinite for never
+    train: float  # seconds until the target
     wall: float
-    ratio: float  # the other's train seconds over this arm's: above 1 is sooner
-    low: float  # the ratio's 95 % interval
-    high: float
-    wall_ratio: float
+    ratio: Estimate  # the other's train seconds over this arm's: above 1 is faster
+    wall_ratio: Estimate
+    holds: bool  # whether the verdict stays when all of the study's are asked at once (Holm 1979)
 
+    @property
+    def arrives(self) -> bool:
+        """Whether the arm was at the target within the most images that were tried."""
+        return math.isfinite(self.images.value)
 
-def arm_of(study: Study, found: Found, name: str) -> Arm | None:
-    """The arm's complete lengths; None where it has none."""
-    lengths = sorted(
-        images
-        for (arm, images), runs in found.items()
-        if arm == name and set(range(study.seeds)) <= set(runs)
-    )
-    if not lengths:
-        return None
-    runs = [[found[name, images][seed] for seed in range(study.seeds)] for images in lengths]
+    @property
+    def compared(self) -> float:
+        """Train seconds of the other arm, on the seeds that both have."""
+        return self.train * self.ratio.value
 
-    def column(field: str) -> NDArray:
-        return np.array([[getattr(run, field) for run in row] for row in runs])
-
-    train, wall = column("train_seconds"), column("wall_seconds")
-    for (arm, size), last in found.items():
-        if arm == f"{LAST} {name}" and set(range(study.seeds)) <= set(last):
-            measured = [last[seed] for seed in range(study.seeds)]
-            own = np.array([run.train_seconds for run in measured])
-            rest = np.array([run.wall_seconds for run in measured]) - own
-            train = np.array(lengths)[:, None] * own / size
-            wall = train + rest
-    return Arm(np.array(lengths), column("val_accuracy"), train, wall)
-
-
-def compare(name: str, arm: Arm, against: str, other: Arm, target: float) -> Finding:
-    """An arm's finding."""
-    seeds = arm.accuracy.shape[1]
-    everyone = np.arange(seeds)[None]
-    picks = np.random.default_rng(0).integers(0, seeds, (DRAWS, seeds))
-    own, theirs = arm.seconds(target, picks), other.seconds(target, picks)
-    both = np.isfinite(own) | np.isfinite(theirs)  # never against never says nothing
-    low, high = (
-        np.quantile(theirs[both] / own[both], (0.025, 0.975), method="nearest")
-        if both.any()
-        else (np.nan, np.nan)
-    )
-    reaches = arm.accuracy.mean(1) >= target
-    length = int(reaches.argmax()) if reaches.any() else -1
-    train, wall = (arm.seconds(target, everyone, clock)[0] for clock in ("train", "wall"))
-    with np.errstate(invalid="ignore"):
-        ratio = other.seconds(target, everyone)[0] / train
-        wall_ratio = other.seconds(target, everyone, "wall")[0] / wall
-    return Finding(
-        arm=name,
-        against=against,
-        images=int(arm.images[length]) if reaches.any() else None,
-        tried=int(arm.images[-1]),
-        accuracy=float(arm.accuracy[length].mean()),
-        reached=int((arm.accuracy[length] >= target).sum()),
-        seeds=seeds,
-        train=float(train),
-        wall=float(wall),
-        ratio=float(ratio),
-        low=float(low),
-        high=float(high),
-        wall_ratio=float(wall_ratio),
-    )
-
-
-def findings(
-    study: Study,
-    found: Found,
-    names: Sequence[str] = (),  # of arms; all unless given
-) -> list[Finding]:
-    """Every arm whose search is done: "no NAME" against the whole, the others against plain."""
-    target = target_of(study, found)
-    result = []
-    for name in names or study.arms:
-        against = "whole" if name.startswith("no ") else "plain"
-        if target is not None and all(
-            search_state(study, a, found, target)[1] for a in (name, against)
-        ):
-            arm, other = arm_of(study, found, name), arm_of(study, found, against)
-            result.append(compare(name, arm, against, other, target))
-    return result
-
-
-def verdict(finding: Finding) -> str:
-    """What the interval allows to say; nothing of an arm beside itself."""
-    if finding.arm == finding.against:
-        return "-"
-    if finding.low > 1:
-        return "sooner"
-    return "later" if finding.high < 1 else "cannot tell"
-
-
-def seconds(value: float) -> str:
-    """Two decimals, or a word for infinity."""
-    return f"{value:.2f}" if value < np.inf else "never"
-
-
-def times(
-    ratio: float,
-    alone: str = "only this",  # said where the other never arrives
-) -> str:
-    """Two decimals, or words where one of the two never arrives."""
-    if ratio == 0 or np.isnan(ratio):
-        return "never"
-    return f"{ratio:.2f}" if ratio < np.inf else alone
-
-
-def summary(rows: Sequence[Finding]) -> str:
-    """The verdicts in two sentences: on each trick added alone, and on each one left out."""
-    said = []
-    for begin, first, how in (
-        ("Added to plain training", "add ", "with"),
-        ("Left out of all seven", "no ", "without"),
-    ):
-        groups: dict[str, list[str]] = {"sooner": [], "later": [], "cannot tell": []}
-        for row in rows:
-            if row.arm.startswith(first):
-                groups[verdict(row)].append(row.arm.removeprefix(first))
-        parts = [f"{word} {how} {', '.join(names)}" for word, names in groups.items() if names]
-        said += [f"{begin}: {'; '.join(parts)}."] if parts else []
-    return " ".join(said)
+    @property
+    def verdict(self) -> str:
+        """What the interval allows to say; nothing of an arm beside itself."""
+        if self.arm == self.against:
+            return "-"
+        if self.ratio.low > 1:
+            return "faster"
+        return "slower" if self.ratio.high < 1 else "cannot tell"
 
 
 @dataclass(frozen=True)
@@ -189,28 +69,55 @@ class Published:
     """All that is said of a study anywhere, made from its records."""
 
     study: str  # its name
+    about: str  # what is unlike the other studies, as part of a sentence
+    reference: str  # the arm that most are compared with
     hardware: str
     runs: int
     seeds: int
-    target: float | None
-    target_seeds: int  # of plain training, whose median is the target
-    unfinished: list[str]  # what a study that was stopped cannot say, a sentence each
+    target: float  # validation accuracy
     rows: list[Finding]
-    schema: int = SCHEMA
+    peers: list[Finding]  # arms beside each of the other libraries
+    steps: list[str]  # arms on the way from plain to the whole, each with tricks added
+    tested: dict[str, list[float]]  # by arm, test accuracy of each seed at the target's images
+    targets: dict[str, list[list[float]]]  # by arm: target, seconds, ratio, its low and high
+    accuracies: dict[str, list[list[float]]]  # by arm: images, and the accuracy of each seed
+    unfinished: list[str]  # what a study that was stopped cannot say, a sentence each
+    digest: str  # of all that decides a number, when it was measured
+    schema: int = field(default=SCHEMA)
 
     def of(self, *arms: str) -> list[Finding]:
         """The findings of these arms, in this order, without those that are not known."""
         known = {row.arm: row for row in self.rows}
         return [known[arm] for arm in arms if arm in known]
 
+    def to_target(self, arm: str) -> float:
+        """An arm's train seconds, by its ratio, which is over the seeds that both arms have."""
+        (row,) = self.of(arm)
+        if row.arm == row.against:
+            return row.train
+        return self.to_target(row.against) / row.ratio.value
+
     def to_json(self) -> dict:
         """Plain values; a number that is not finite is a word."""
-        rows = [
-            {name: str(v) if isinstance(v, float) and not np.isfinite(v) else v
-             for name, v in asdict(row).items()}
-            for row in self.rows
-        ]  # fmt: skip
-        return {**asdict(self), "rows": rows}
+        return plain(asdict(self))
+
+
+def plain(value: object) -> object:
+    """The same nest, each number that is not finite as a word."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def numbers(value: object) -> object:
+    """The way back from `plain`."""
+    if isinstance(value, dict):
+        return {key: numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [numbers(item) for item in value]
+    return float(value) if value in ("inf", "-inf", "nan") else value
 
 
 def published(results: Path = RESULTS) -> list[Published]:
@@ -218,19 +125,21 @@ def published(results: Path = RESULTS) -> list[Published]:
     found = []
     for path in sorted(results.glob(f"*/{FINDINGS}")):
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = numbers(json.loads(path.read_text(encoding="utf-8")))
             if stored["schema"] != SCHEMA:
                 raise ValueError(f"schema {stored['schema']!r}")
-            rows = [
-                Finding(**{n: float(v) if v in ("inf", "-inf", "nan") else v for n, v in r.items()})
-                for r in stored["rows"]
-            ]
-            found.append(Published(**{**stored, "rows": rows}))
+            rows = {name: [finding(row) for row in stored[name]] for name in ("rows", "peers")}
+            found.append(Published(**{**stored, **rows}))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{path} cannot be read ({error}); write it anew by `fasttricks report`."
             ) from None
     return found
+
+
+def finding(stored: dict[str, Any]) -> Finding:
+    """A finding of plain values."""
+    return Finding(**{k: Estimate(**v) if isinstance(v, dict) else v for k, v in stored.items()})
 
 
 def headline(
@@ -240,50 +149,89 @@ def headline(
     """What the recorded studies found of one trick, as sentences with n and hardware."""
     said = []
     for study in published(results):
-        rows = study.of(f"add {trick}", f"no {trick}", "plain", "whole")
-        if len(rows) < 4:
-            continue
-        alone, without, plain, whole = rows
-        said.append(
-            f"Recorded on {study.hardware}, {alone.seeds} paired seeds: to validation accuracy "
-            f"{study.target}, plain training takes {plain.train:.1f} s, and with this trick "
-            f"{took(alone)}. So **{outcome(alone, PAYS)}**. All seven tricks together take "
-            f"{whole.train:.1f} s, and the other six without this one {took(without)}. So "
-            f"**{outcome(without, MISSED)}**."
-        )
-    return "\n\n".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
+        start = study.reference
+        rows = study.of(start, f"{start} + {trick}")
+        if len(rows) == 2:
+            which = f", {study.about}" if study.about else ""
+            begin = "plain training" if start == "plain" else f"`{start}`"
+            said.append(
+                f"Recorded on {study.hardware}{which}, {rows[1].seeds} paired seeds, with a "
+                f"validation accuracy of {study.target} as the target: {begin} "
+                f"{took(rows[0], rows[1])}, and with this trick it {took(rows[1])}. "
+                f"So **{outcome(rows[1], PAYS)}**."
+            )
+        rows = study.of("whole", f"whole - {trick}")
+        if len(rows) == 2:
+            said.append(
+                f"With all seven tricks, training {took(rows[0], rows[1])}, and with the other "
+                f"six, without this one, it {took(rows[1])}. So **{outcome(rows[1], MISSED)}**."
+            )
+    return " ".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
 
 
 PAYS = {
-    "sooner": "alone, it pays",
-    "later": "alone, it costs time",
+    "faster": "alone, it pays",
+    "slower": "alone, it costs time",
     "cannot tell": "alone, it makes no clear difference",
 }
 MISSED = {
-    "sooner": "the other six are faster without it",
-    "later": "the other six are slower without it",
+    "faster": "the other six are faster without it",
+    "slower": "the other six are slower without it",
     "cannot tell": "leaving it out makes no clear difference",
 }
 
 
-def hardware_of(found: Found) -> str:
-    """The machine that a study's records come from."""
-    return machine.name_of_machine(next(iter(next(iter(found.values())).values())).hardware)
-
-
 def outcome(row: Finding, words: dict[str, str]) -> str:
-    """A verdict in words, with its ratio and interval."""
-    if not 0 < row.ratio < np.inf:
-        return words[verdict(row)]
-    low = times(row.low) if row.low > 0 else "never arriving"
-    return (
-        f"{words[verdict(row)]}: {times(row.ratio)} times as fast (95 % interval: {low} to "
-        f"{times(row.high)})"
-    )
+    """A verdict in words, with its ratio."""
+    verdict = words[row.verdict]
+    if not 0 < row.ratio.value < math.inf:
+        return verdict
+    return f"{verdict}: {times(row.ratio.value)} times as fast (95 % interval: {span(row.ratio)})"
 
 
-def took(row: Finding) -> str:
-    """An arm's seconds of training, or how far it came."""
-    if row.images is None:
-        return f"more than {row.tried:,} images allow (it is at {row.accuracy:.4f} then)"
-    return f"{row.train:.1f} s"
+def took(
+    row: Finding,
+    beside: Finding | None = None,  # an arm compared with it, for whose seeds it is asked
+) -> str:
+    """An arm's seconds of training as a verb says them, or how far it came."""
+    if not row.arrives:
+        return f"is not there after {row.most:,} images (its accuracy is {row.accuracy:.4f} then)"
+    paired = beside.compared if beside and 0 < beside.ratio.value < math.inf else math.nan
+    return f"takes {paired if math.isfinite(paired) else row.train:.1f} s"
+
+
+def seconds(value: float) -> str:
+    """Two decimals, or a word for infinity."""
+    return f"{value:.2f}" if value < math.inf else "never"
+
+
+def times(value: float) -> str:
+    """Two decimals, one from ten on, or a word where there is no end."""
+    if math.isnan(value):
+        return "-"
+    return "no end" if value == math.inf else f"{value:.{1 if value >= 10 else 2}f}"
+
+
+def span(found: Estimate) -> str:
+    """The interval."""
+    return f"{times(found.low)} to {times(found.high)}"
+
+
+def summary(rows: Sequence[Finding]) -> str:
+    """The verdicts in two sentences: on each trick added alone, and on each one left out."""
+    return " ".join(sentences(rows))
+
+
+def sentences(rows: Sequence[Finding]) -> Iterator[str]:
+    """As `summary`."""
+    for begin, first, how in (
+        ("Added to plain training", "plain + ", "with"),
+        ("Left out of all seven", "whole - ", "without"),
+    ):
+        groups: dict[str, list[str]] = {"faster": [], "slower": [], "cannot tell": []}
+        for row in rows:
+            if row.arm.startswith(first):
+                groups[row.verdict].append(row.arm.removeprefix(first).replace(" + ", " and "))
+        parts = [f"{word} {how} {', '.join(names)}" for word, names in groups.items() if names]
+        if parts:
+            yield f"{begin}: {'; '.join(parts)}."

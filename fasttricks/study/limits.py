@@ -37,8 +37,9 @@ def resident(
     x, q = data.batch(*(world.shard(values) for values in drawn))
     optimizer, scaler = optimizer_for(recipe, net), recipe.precision.scaler(device)
     wrapped = world.wrap(net, recipe.precision.choose(device))
-    started = now(device)
-    for _ in range(steps):
+    for step in range(-2, steps):  # two do not count: the optimiser and DDP set up in them
+        if step == 0:
+            started = now(device)
         with recipe.precision.autocast(device):
             loss = cross_entropy(wrapped(x), q)
         scaler.scale(loss).backward()

@@ -1,30 +1,29 @@
 """A study's page: its findings, tables and figures, as Markdown and PNG beside the records."""
 
+import math
+import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import machine
 from ..files import write_json
-from .findings import (
-    FINDINGS,
-    Finding,
-    Published,
-    arm_of,
-    findings,
-    hardware_of,
-    seconds,
-    summary,
-    times,
-    verdict,
-)
-from .plan import DECLARED, Found, Study, read_study, target_of, trials, tuning_arms, whole_batches
-from .runs import RESULTS, read_records
-from .style import MARKS, STYLES, plain_numbers
+from ..recipe import NAMES
+from ..record import Run
+from .analysis import hardware_of, publish
+from .findings import FINDINGS, RESULTS, Finding, Published, seconds, span, summary, times
+from .plan import DECLARED, TUNE, Found, Study, read_study
+from .runs import read_records
+from .style import COLOURS, MARKS, STYLES, plain_numbers
+
+FACES = {"faster": "black", "slower": "white", "cannot tell": "#bbbbbb", "-": "black"}
+SHAPES = {"faster": "o", "slower": "s", "cannot tell": "D", "-": "|"}
 
 
 def studies(results: Path = RESULTS) -> dict[str, tuple[Study, Found]]:
@@ -43,25 +42,55 @@ def as_table(
         [
             {
                 "arm": row.arm,
-                "images": f"{row.images:,}" if row.images else f"over {row.tried:,}",
-                "mean accuracy": f"{row.accuracy:.4f}",
-                "runs at target": f"{row.reached} of {row.seeds}",
+                "seeds": row.seeds,
+                "images": f"{row.images.value:,.0f}" if row.arrives else f"over {row.most:,}",
+                "95 % of images": f"{row.images.low:,.0f} to {row.images.high:,.0f}"
+                if row.arrives
+                else f"at {row.accuracy:.4f} then",
                 "train s": seconds(row.train),
                 "cold wall s": seconds(row.wall),
-                f"times as soon as {row.against}": times(row.ratio),
-                "95 %": f"{times(row.low)} to {times(row.high)}",
-                "by cold wall": times(row.wall_ratio),
-                "verdict": verdict(row),
+                f"times as fast as {row.against}": times(row.ratio.value),
+                "95 %": span(row.ratio),
+                "by cold wall": times(row.wall_ratio.value),
+                "95 % by cold wall": span(row.wall_ratio),
+                "verdict": row.verdict + (" (not after Holm)" if wavers(row) else ""),
             }
             for row in rows
         ]
     ).set_index("arm")
 
 
+def beside(peers: Sequence[Finding], rows: Sequence[Finding]) -> pd.DataFrame:
+    """A row a peer, as text: what it takes, and how many times as fast our arms are."""
+    known = {row.arm: row for row in rows}
+    table: dict[str, dict[str, str]] = {}
+    for row in peers:
+        peer = known[row.against]
+        if row.against not in table:
+            images = f"{peer.images.value:,.0f}" if peer.arrives else f"over {peer.most:,}"
+            took = {"train s": seconds(peer.train), "cold wall s": seconds(peer.wall)}
+            table[row.against] = {"peer": row.against, "images": images, **took}
+        table[row.against][row.arm] = f"{times(row.ratio.value)} ({span(row.ratio)})"
+        table[row.against][f"{row.arm}, cold wall"] = times(row.wall_ratio.value)
+    return pd.DataFrame(table.values()).set_index("peer")
+
+
+def wavers(row: Finding) -> bool:
+    """Whether a verdict falls when it is one of many."""
+    return row.verdict in ("faster", "slower") and not row.holds
+
+
+def groups(rows: Sequence[Finding]) -> dict[str, list[Finding]]:
+    """The rows by what they are compared with, the strongest effect first."""
+    beside: dict[str, list[Finding]] = {}
+    for row in sorted(rows, key=lambda row: -row.ratio.value):
+        beside.setdefault(row.against, []).append(row)
+    return beside
+
+
 def tables(rows: Sequence[Finding]) -> list[str]:
-    """As Markdown: what was added, beside plain; what was left out, beside the whole."""
-    beside = {against: [r for r in rows if r.against == against] for against in ("plain", "whole")}
-    return [as_markdown(as_table(some)) for some in beside.values() if some]
+    """As Markdown: a table for each arm that others are compared with."""
+    return [as_markdown(as_table(some)) for some in groups(rows).values()]
 
 
 def as_markdown(table: pd.DataFrame) -> str:
@@ -73,161 +102,224 @@ def as_markdown(table: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def tuning_table(study: Study, found: Found, arm: str) -> pd.DataFrame:
-    """An arm at every setting that was tried, the best on top."""
+def tuning_table(found: Found, arm: str) -> pd.DataFrame:
+    """An arm, or a peer, at every setting that was tried, the best on top."""
     rows = []
-    for name in tuning_arms(study, arm):
-        runs = found.get((name, whole_batches(name, study.tuning[arm]["images"])), {}).values()
-        accuracy = np.mean([run.val_accuracy for run in runs]) if runs else np.nan
-        seconds = np.median([run.train_seconds for run in runs]) if runs else np.nan
-        rows.append((name.removeprefix(f"tune {arm} "), accuracy, seconds, len(runs)))
-    rows.sort(key=lambda row: -np.nan_to_num(row[1]))
-    texts = [(setting, f"{a:.4f}", f"{s:.2f}", n) for setting, a, s, n in rows]
-    what = {"plain": "optimizer, rate, batch", "whole": "batch, peak"}[arm]
-    return pd.DataFrame(texts, columns=[what, "mean accuracy", "train s", "runs"]).set_index(what)
+    for (name, images), runs in found.items():
+        if name.startswith(f"{TUNE} {arm} "):
+            some = list(runs.values())
+            accuracy = np.mean([run.val_accuracy for run in some])
+            took = np.median([run.train_seconds for run in some])
+            rows.append((setting(name, some[0]), accuracy, took, images, len(some)))
+    rows.sort(key=lambda row: -row[1])
+    texts = [(what, f"{a:.4f}", f"{s:.2f}", f"{n:,}", runs) for what, a, s, n, runs in rows]
+    columns = ["setting", "mean accuracy", "train s", "images", "runs"]
+    return pd.DataFrame(texts, columns=columns).set_index("setting")
+
+
+def setting(name: str, run: object) -> str:
+    """What was tried: of the whole, the settings that its recipe has."""
+    words = name.split(" ", 2)[2]
+    if not isinstance(run, Run) or not name.startswith(f"{TUNE} whole"):
+        return words
+    shown = {"batch", "peak", "rise", "momentum_low", "alpha", "eps", "body_lr", "freeze"}
+    settings = {k: v for t in run.recipe.to_json()["tricks"] for k, v in t.items() if k in shown}
+    return ", ".join(f"{name} {value:g}" for name, value in settings.items())
 
 
 def all_runs(found: Found) -> pd.DataFrame:
-    """Every run there is a record of, a row each."""
-    rows = [
-        (arm, f"{images:,}", seed, f"{run.val_accuracy:.4f}", f"{run.train_seconds:.2f}",
-         f"{run.wall_seconds:.2f}", run.processes, run.precision)
-        for (arm, images), runs in sorted(found.items())
-        for seed, run in sorted(runs.items())
-    ]  # fmt: skip
-    columns = ["arm", "images", "seed", "accuracy", "train s", "wall s", "processes", "precision"]
+    """Every length there is a record of, a row each."""
+    rows = []
+    for (arm, images), runs in sorted(found.items()):
+        accuracy = [run.val_accuracy for run in runs.values()]
+        took = np.median([run.train_seconds for run in runs.values()])
+        wall = np.median([run.wall_seconds for run in runs.values()])
+        rows.append((
+            arm, f"{images:,}", len(runs), f"{np.mean(accuracy):.4f}",
+            f"{min(accuracy):.4f} {max(accuracy):.4f}", f"{took:.2f}", f"{wall:.2f}",
+        ))  # fmt: skip
+    columns = ["arm", "images", "runs", "mean accuracy", "lowest and highest", "train s", "wall s"]
     return pd.DataFrame(rows, columns=columns).set_index("arm")
-
-
-def unfinished(study: Study, found: Found) -> list[str]:
-    """What a study that was stopped cannot say yet, a sentence each."""
-    absent = sorted(set(study.arms) - {row.arm for row in findings(study, found)})
-    said = [f"Not found yet: {', '.join(absent)}."] if absent else []
-    if next(trials(study, found), None):
-        said += [
-            "The study is not finished: until its last round, in which all arms take turns, is "
-            "complete, seconds are of runs at different times."
-        ]
-    return said
-
-
-def publish(name: str, study: Study, found: Found) -> Published:
-    """What is said of a study, from its records."""
-    return Published(
-        study=name,
-        hardware=hardware_of(found),
-        runs=sum(map(len, found.values())),
-        seeds=study.seeds,
-        target=target_of(study, found),
-        target_seeds=study.target_seeds,
-        unfinished=unfinished(study, found),
-        rows=findings(study, found),
-    )
 
 
 def page(name: str, study: Study, found: Found) -> str:
     """Everything that a study says, as Markdown; the same for the same records."""
-    runs = [run for some in found.values() for run in some.values()]
-    first, target = min(runs, key=lambda run: run.started), target_of(study, found)
+    runs = [run for some in found.values() for run in some.values() if isinstance(run, Run)]
+    first = min(runs, key=lambda run: run.started)
     known = {package: n for package, n in first.versions.items() if n != machine.ABSENT}
     versions = ", ".join(f"{package} {number}" for package, number in known.items())
-    rows = findings(study, found)
+    told = publish(name, study, found)
     parts = [
         f"# Study `{name}`",
-        f"{len(runs)} runs of {first.model} on {first.image_size}x{first.image_size} pixels, "
-        f"{hardware_of(found)}, {versions}. Written by `fasttricks report` from the "
-        f"records in `{name}/`.",
-        f"Target: validation accuracy {target}, the median of {study.target_seeds} seeds of plain "
-        f"training after {study.target_images:,} images."
-        if target is not None
-        else "The runs that set the target are not complete.",
-        "A ratio says how many times as soon an arm is at the target, on the train clock, with the "
-        "bootstrap's 95 % interval over paired seeds; above 1 is sooner.",
+        f"{told.runs} runs of {first.model} on {first.image_size}x{first.image_size} pixels, "
+        f"{told.hardware}, {versions}. Written by `fasttricks report` from the records in "
+        f"`{name}/`.",
+        f"Target: validation accuracy {study.target}. {chosen(study)}",
+        "Images until the target are read off a monotone curve through the mean accuracies of "
+        f"{study.paired} at each length; seconds are these images at the pace of a "
+        "last round in which all arms take turns. A ratio says how many times as fast an arm is, "
+        "on the train clock and over the seeds that both have, with the 95 % interval of the "
+        f"jackknife over them; above 1 is faster. {len(told.rows) - 1} verdicts are read; those "
+        "marked fall when all are asked at once (Holm 1979).",
+        *told.unfinished,
     ]
-    parts += unfinished(study, found)
-    if rows:
-        parts += [summary(rows), f"![speed-ups with intervals]({name}.png)", *tables(rows)]
-        parts += [f"![accuracy against seconds]({name}-curves.png)"]
-    for arm, tried in study.tuning.items():
-        parts += [f"## Tuning: {arm}, {tried['images']:,} images"]
-        parts += [as_markdown(tuning_table(study, found, arm))]
-    parts += ["## All runs", as_markdown(all_runs(found))]
+    if told.rows:
+        parts += [summary(told.rows), f"![effects with intervals]({name}.png)", *tables(told.rows)]
+        parts += [f"![seconds to every target]({name}-targets.png)"]
+    if told.steps and all(row.arrives for row in told.of(*told.steps)):
+        parts += [f"![from plain to the whole]({name}-steps.png)"]
+    if told.peers:
+        parts += ["How many times as fast as each of the other libraries (95 %):"]
+        parts += [as_markdown(beside(told.peers, told.rows))]
+    if told.tested:
+        scores = [
+            f"{arm} {np.mean(values):.4f} (n = {len(values)}, {min(values):.4f} to "
+            f"{max(values):.4f})"
+            for arm, values in told.tested.items()
+        ]
+        parts += [f"Test accuracy at those images, read once: {'; '.join(scores)}."]
+    tuned = {arm.split(" ")[1]: None for arm, _ in found if arm.startswith(f"{TUNE} ")}
+    for arm in tuned:
+        parts += [f"## Tuning: {arm}", as_markdown(tuning_table(found, arm))]
+    parts += ["## All lengths", as_markdown(all_runs(found))]
     return "\n\n".join(parts) + "\n"
 
 
+def chosen(study: Study) -> str:
+    """How the target was chosen."""
+    if not study.pilot:
+        return "It was declared beforehand."
+    return (
+        f"It is the highest at which {study.seeds} seeds can tell the seconds of {study.reference} "
+        f"within {study.tolerance:.0%}, by a pilot with seeds of its own."
+    )
+
+
 def figure(rows: Sequence[Finding], title: str) -> Figure:
-    """Speed-ups of added tricks beside those of what lacks one; arrows go on to "never"."""
-    sides = {"plain": "plain training", "whole": "all seven"}
-    shown = {name: [row for row in rows if row.against == name] for name in sides}
+    """Ratios with their intervals, the strongest first; a mark's shape and filling say what."""
+    shown = {name: [row for row in some if row.arm != name] for name, some in groups(rows).items()}
     shown = {name: some for name, some in shown.items() if some}
-    height = 1.4 + 0.3 * max(map(len, shown.values()))
+    height = 1.6 + 0.32 * max(map(len, shown.values()))
     fig, panels = plt.subplots(
-        1, len(shown), figsize=(5 * len(shown), height), layout="constrained", squeeze=False
+        1, len(shown), figsize=(5.5 * len(shown), height), layout="constrained", squeeze=False
     )
     for axes, (name, some) in zip(panels[0], shown.items(), strict=True):
-        values = np.array([(row.low, row.ratio, row.high) for row in some])
-        finite = [1, *values[np.isfinite(values) & (values > 0)]]
-        left, right = min(finite) / 1.3, max(finite) * 1.3
-        for number, (low, ratio, high) in enumerate(values):
-            if np.isfinite(low):
-                axes.plot([max(low, left), min(high, right)], [number, number], "k-", lw=2)
-            if np.isfinite(ratio) and ratio > 0:
-                axes.plot(ratio, number, "ko")
-            else:
-                beside = min(high, right) if np.isfinite(low) else 1
-                axes.text(beside, number, f"  {times(ratio)}", va="center")
-            for end, edge, arrow in ((low, left, "k<"), (high, right, "k>")):
-                if end in (0, np.inf):
-                    axes.plot(edge, number, arrow, clip_on=False)
-        axes.axvline(1, color="black", lw=0.8)
-        axes.set(xscale="log", xlabel=f"times as soon at the target as {sides[name]}")
-        axes.set(xlim=(left, right), yticks=range(len(some)))
-        axes.set_yticklabels([row.arm for row in some])
-        axes.invert_yaxis()
-        axes.grid(alpha=0.3, axis="x")
-        plain_numbers(axes.xaxis)
+        forest(axes, some)
+        axes.set_xlabel(f"times as fast to the target as {name}")
+    marks = [
+        plt.Line2D([], [], marker=SHAPES[word], color="black", mfc=FACES[word], ls="", label=word)
+        for word in ("faster", "cannot tell", "slower")
+    ]
+    fig.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False)
     fig.suptitle(title, fontsize=10)
     return fig
 
 
-def curves(study: Study, found: Found, title: str) -> Figure:
-    """Mean final accuracy against median seconds, a point a number of images; lines span seeds."""
-    fig, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    for name, style, mark in zip(study.curves, STYLES, MARKS):  # noqa: B905
-        arm = arm_of(study, found, name)
-        if arm is None:
-            continue
-        seconds, accuracy = np.median(arm.train, 1), arm.accuracy.mean(1)
-        spread = np.abs(np.array([arm.accuracy.min(1), arm.accuracy.max(1)]) - accuracy)
-        axes.errorbar(
-            seconds, accuracy, spread, fmt=f"k{style}", marker=mark, capsize=3, label=name
-        )
-    target = target_of(study, found)
-    if target is not None:
-        axes.axhline(target, color="grey", lw=0.8, label=f"target {target}")
-    axes.set(xscale="log", xlabel="train clock, seconds (log scale)")
-    axes.set(ylabel="final validation accuracy:\nmean, lowest, highest seed", title=title)
+def forest(axes: Axes, rows: Sequence[Finding]) -> None:
+    """A line an arm."""
+    values = np.array([(row.ratio.low, row.ratio.value, row.ratio.high) for row in rows])
+    finite = [1, *values[np.isfinite(values) & (values > 0)]]
+    left, right = min(finite) / 1.3, max(finite) * 1.3
+    for number, (row, (low, value, high)) in enumerate(zip(rows, values, strict=True)):
+        axes.plot([max(low, left), min(high, right)], [number, number], "k-", lw=1.5)
+        for end, edge, arrow in ((low, left, "k<"), (high, right, "k>")):
+            if end in (0, math.inf):
+                axes.plot(edge, number, arrow, clip_on=False)
+        if 0 < value < math.inf:
+            word = row.verdict
+            axes.plot(value, number, SHAPES[word], color="black", mfc=FACES[word], ms=7)
+        axes.text(
+            1.01, number, times(value) if value else "not reached", va="center",
+            transform=axes.get_yaxis_transform(),
+        )  # fmt: skip
+    axes.axvline(1, color="black", lw=0.8)
+    axes.set(xscale="log", xlim=(left, right), yticks=range(len(rows)))
+    axes.set_yticklabels([row.arm for row in rows])
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3, axis="x")
     plain_numbers(axes.xaxis)
-    axes.legend()
-    axes.grid(alpha=0.3)
+
+
+def waterfall(told: Published, title: str) -> Figure:
+    """Seconds to the target, from plain training to the whole; each bar says what it shortened."""
+    took = [told.to_target(arm) for arm in told.steps]
+    fig, axes = plt.subplots(figsize=(8, 1.2 + 0.42 * len(took)), layout="constrained")
+    for number, (before, after) in enumerate(pairwise([took[0], *took])):
+        axes.barh(number, before, color="white", edgecolor="grey", hatch="////", lw=0.5)
+        axes.barh(number, after, color="black")
+        gain = f", {times(before / after)} times as fast" if number else ""
+        axes.text(max(before, after), number, f"  {after:.1f} s{gain}", va="center")
+    axes.set(yticks=range(len(took)), xlabel="seconds of training until the target")
+    axes.set_yticklabels(steps_of(told.steps))
+    axes.set_xlim(0, 1.45 * max(took))
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    fig.suptitle(title, fontsize=10)
+    return fig
+
+
+def steps_of(arms: Sequence[str]) -> list[str]:
+    """What each of these arms has that the one before it lacks."""
+    said = [*arms[:1]]
+    for before, arm in pairwise(arms):
+        had, has = tricks_of(before), tricks_of(arm)
+        added = " ".join(f"+ {name}" for name in NAMES if name in has - had)
+        told = added if added and had <= has else arm
+        said.append(f"{told} (whole)" if told != arm == "whole" else told)
+    return said
+
+
+def tricks_of(arm: str) -> set[str]:
+    """The names of the tricks that an arm has."""
+    start, *parts = re.split(r" (?=[+-] )", arm)
+    has = set(NAMES) if start == "whole" else set()
+    for part in parts:
+        (has.add if part[0] == "+" else has.remove)(part[2:])
+    return has
+
+
+def target_curves(told: Published, title: str) -> Figure:
+    """Seconds to every target, and how many times as fast as the reference, with bands."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for number, (name, rows) in enumerate(told.targets.items()):
+        style, colour, mark = (kinds[number % len(kinds)] for kinds in (STYLES, COLOURS, MARKS))
+        look = {"ls": style, "color": colour, "marker": mark, "ms": 4, "label": name}
+        target, took, value, low, high = np.array(rows, float).T
+        left.plot(target, took, **look)
+        if name != "plain":
+            right.plot(target, value, **look)
+            right.fill_between(target, low, high, color=look["color"], alpha=0.15, lw=0)
+    for axes in (left, right):
+        axes.axvline(told.target, color="grey", lw=0.8)
+        axes.set(xlabel="target: validation accuracy", yscale="log")
+        axes.grid(alpha=0.3)
+        plain_numbers(axes.yaxis)
+    left.set_ylabel("seconds of training until the target")
+    right.set_ylabel("times as fast as plain (band: 95 %)")
+    fig.legend(
+        *left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
+    )
+    fig.suptitle(title, fontsize=10)
     return fig
 
 
 def write_report(results: Path = RESULTS) -> list[Path]:
-    """Write findings, a page and two figures for every study that has records; the pages' paths."""
+    """Write findings, a page and figures for every study that has records; the pages' paths."""
     written = []
     for name, (study, found) in studies(results).items():
-        rows = findings(study, found)
+        told = publish(name, study, found)
         title = (
-            f"target {target_of(study, found)}, train clock, {hardware_of(found)}, "
-            f"n = {study.seeds} paired seeds"
+            f"target {study.target}, train clock, {hardware_of(found)}, {study.paired}, "
+            "95 % intervals"
         )
-        if rows:
-            drawn = {"": figure(rows, title), "-curves": curves(study, found, title)}
+        if told.rows:
+            drawn = {"": figure(told.rows, title), "-targets": target_curves(told, title)}
+            if told.steps and all(row.arrives for row in told.of(*told.steps)):
+                drawn["-steps"] = waterfall(told, title)
             for kind, fig in drawn.items():
                 fig.savefig(results / f"{name}{kind}.png", dpi=100, metadata={"Software": None})
                 plt.close(fig)
-        write_json(results / name / FINDINGS, publish(name, study, found).to_json())
+        write_json(results / name / FINDINGS, told.to_json())
         (results / f"{name}.md").write_text(page(name, study, found), encoding="utf-8")
         written.append(results / f"{name}.md")
     return written

@@ -1,34 +1,41 @@
 """What a study asks, and which runs it still lacks.
 
-A study asks how many images each arm needs to be at the target. The lengths of runs make a ladder,
-each `ratio` times the one below. An arm begins at its declared length, goes down while its mean
-accuracy is at the target and up while it is not, until one length reaches and the one below misses;
-then half a step is tried between the two. All arms that are not done take turns, seed by seed. The
-arms under `curves` are run at the lengths around their beginning too. Where each stands is read
-from the records alone.
+A study asks how many images each arm needs to be at a target. All arms share one ladder of lengths,
+each `ratio` times the one below, and run on the part of it that the study declares; where that part
+turns out to end below the target or to begin above it, it grows by a length. A monotone curve
+through the mean accuracies is then read off at the target (`crossing`).
 
-A search takes hours, and a machine's pace drifts. So when all arms are done, each runs once more at
-the images that were found, all in turns: this last round says what an image costs.
+Settings are tuned, and the target is chosen by a pilot, with seeds that the study does not use; the
+tuning validates on training images that it takes away. What an image costs is asked last, when all
+arms run once more at what was found, in turns, each in a new process.
 """
 
+import math
+import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from itertools import product
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
-from ..budget import BASELINE, BUDGETS, SEVEN
-from ..recipe import OPTIMIZERS, Recipe, name_of
-from ..record import Run
+import numpy as np
 
-Found = dict[tuple[str, int], dict[int, Run]]  # by arm and images, then by seed
-TARGET = "target"  # the arm whose median is the target of the others
+from ..budget import BASELINE, BUDGETS, SEVEN
+from ..recipe import OPTIMIZERS, Recipe, Trick, make, name_of
+from ..record import Run
+from .crossing import Arm, choose_target
+from .peer import PeerRun
+
+Found = dict[tuple[str, int], dict[int, Run | PeerRun]]  # by arm and images, then by seed
 LAST = "last"  # before an arm's name: its runs in the last round
+PILOT, TUNE, TEST = "pilot", "tune", "test"  # likewise
 DECLARED = "study.toml"  # the study file, kept beside its records
-MOST = 2.0  # times its declared images an arm may go up; then it never arrives
-AROUND = (-2, -1, 0, 1)  # the steps of the ladder that a curve has, from where its search begins
-TUNED = {"plain": {"optimizer", "lr", "batch"}, "whole": {"batch", "peak"}}  # what is tried
+SEEDS = {TUNE: 1000, PILOT: 2000}  # their first seeds; the study's own begin with 0
+HELD = 5_000  # training images that the tuning takes away, to validate on
+GRID = {"optimizer", "lr", "batch"}  # what is tried for plain training
 
 
 @dataclass(frozen=True)
@@ -36,37 +43,175 @@ class Study:
     """What is to be measured; the fields of the study file."""
 
     budget: str
-    seeds: int  # runs of an arm at one number of images
+    seeds: int  # paired runs of an arm at one length, unless the arm says fewer
     ratio: float  # of a length to the one below
-    target_seeds: int  # runs of plain training whose median accuracy is the target
-    target_images: int
-    arms: dict[str, int]  # images at which the search begins, by the arm's name
-    curves: list[str]  # arms that are run at four numbers of images at least
-    tuning: dict[str, Any]  # for plain and whole: lists of what is tried, and images and seeds
+    most: int  # images; an arm that needs more is said not to arrive
+    arms: dict[str, list[int]]  # a sum; the least and the most images, and seeds where fewer
+    about: str = ""  # what is unlike the other studies, as part of a sentence
+    curves: list[str] = field(default_factory=list)  # arms that are shown at every target
+    steps: list[str] = field(default_factory=list)  # arms on the way from plain to the whole
+    reference: str = "plain"  # what arms are compared with, but for those that begin with the whole
+    target: float | None = None  # validation accuracy, as the pilot advises
+    tolerance: float = 0.15  # half the interval of the reference's seconds that the target allows
+    pilot: dict[str, Any] = field(default_factory=dict)  # images (least, most) and seeds
+    data: str = "fashion-mnist"
+    labels: int | None = None  # images to train on; all unless given
+    beside: list[str] = field(default_factory=list)  # arms that are compared with every peer
+    tested: list[str] = field(default_factory=list)  # arms that the test images judge in the end
+    plain: dict[str, Any] = field(default_factory=dict)  # settings that differ from BASELINE's
+    tricks: dict[str, Any] = field(default_factory=dict)  # settings unlike SEVEN's; other tricks
+    recipes: dict[str, Any] = field(
+        default_factory=dict
+    )  # arms that are no sums, by name: settings
+    peers: dict[str, Any] = field(default_factory=dict)  # of other libraries: lr, batch, workers
+    tuning: dict[str, Any] = field(default_factory=dict)  # of plain (a grid) and whole (draws)
 
     def __post_init__(self) -> None:
         if self.budget not in BUDGETS:
             raise ValueError(f"budget: {self.budget!r} is none of {', '.join(BUDGETS)}.")
-        if self.seeds < 1 or self.target_seeds < 1 or self.ratio <= 1:
-            raise ValueError("seeds and target_seeds must be 1 or more, ratio above 1.")
-        if "plain" not in self.arms:
-            raise ValueError('arms: "plain" is missing; the others are compared with it.')
-        if set(self.curves) - set(self.arms):
-            raise ValueError("curves: only arms that are declared can be drawn.")
-        if set(self.tuning) != set(TUNED):
-            raise ValueError(f"tuning: {' and '.join(TUNED)} are tuned, each in its own table.")
-        for arm, tried in self.tuning.items():
-            wrong = set(tried) ^ TUNED[arm] ^ {"images", "seeds"}
-            if wrong:
-                raise ValueError(f"tuning.{arm}: missing or unknown: {', '.join(sorted(wrong))}.")
-        if set(self.tuning["plain"]["optimizer"]) - set(OPTIMIZERS):
-            raise ValueError(f"tuning.plain.optimizer: only {', '.join(OPTIMIZERS)} are known.")
-        for arm in self.arms:
-            arm_recipe(arm)
+        if self.seeds < 1 or self.ratio <= 1 or self.most < 1:
+            raise ValueError("seeds and most must be 1 or more, ratio above 1.")
+        if self.target is None and set(self.pilot) != {"images", "seeds"}:
+            raise ValueError("target: it must be given, or a pilot with images and seeds.")
+        listed = {self.reference, *self.curves, *self.steps, *self.tested}
+        listed |= {*self.beside, *self.peers}
+        absent = listed - set(self.arms)
+        if absent:
+            raise ValueError(f"arms: {', '.join(sorted(absent))} must be among them.")
+        wrong = set(self.tuning) - {"plain", "whole"}
+        if wrong:
+            raise ValueError(f"tuning: only plain and whole are tuned, not {', '.join(wrong)}.")
+        for arm, (least, most, *fewer) in self.arms.items():
+            if not 1 <= least < most <= self.most or not all(1 <= n <= self.seeds for n in fewer):
+                raise ValueError(
+                    f"arms: {arm!r} needs images from 1 to most, in order, and no more seeds than "
+                    "the study has."
+                )
+            self.batch(arm)
+        dict(self.known)
+        dict(self.tuned)  # what is wrong there is told at once
 
-    def length(self, arm: str, number: float) -> int:
-        """The images of a run, so many steps up the ladder from where the arm's search begins."""
-        return whole_batches(arm, self.arms[arm] * self.ratio**number)
+    @cached_property
+    def known(self) -> dict[str, Trick]:
+        """The tricks that arms are sums of, by name: the seven, and those that the file adds."""
+        found = {
+            (name := name_of(trick)): replace(trick, **self.tricks.get(name, {})) for trick in SEVEN
+        }
+        return found | {name: make(self.tricks[name]) for name in self.tricks if name not in found}
+
+    def recipe(self, arm: str) -> Recipe:
+        """The sum that an arm names: "plain + mixup", "whole - mixup", ..., or a setting tried."""
+        word, _, rest = arm.partition(" ")
+        if word == TUNE:
+            return self.tuned[rest]
+        if word in (LAST, PILOT, TEST):
+            return self.recipe(rest)
+        if arm in self.recipes:
+            settings = {**self.plain, **self.recipes[arm]}
+            tricks = settings.pop("tricks", {}).items()
+            return sum(
+                (replace(self.known[name], **changed) for name, changed in tricks),
+                start=replace(BASELINE, **settings),
+            )
+        plain = replace(BASELINE, **self.plain)
+        seven = [self.known[name_of(trick)] for trick in SEVEN]
+        begin = {"plain": plain, "whole": sum(seven, start=plain)}
+        first, *changes = re.split(r" (?=[+-] )", arm)
+        if first not in begin or not {change[2:] for change in changes} <= set(self.known):
+            raise ValueError(
+                f"arms: {arm!r} is no sum; begin with plain or whole, and add or take away some of "
+                f"{', '.join(self.known)}."
+            )
+        recipe = begin[first]
+        for change in changes:
+            name = change[2:]
+            recipe = recipe + self.known[name] if change[0] == "+" else recipe - name
+        return recipe
+
+    @cached_property
+    def tuned(self) -> dict[str, Recipe]:
+        """The settings that are tried, by name: all of plain's grid, and the whole's draws."""
+        found = {}
+        if grid := self.tuning.get("plain"):
+            wrong = set(grid) ^ GRID ^ {"images", "seeds"} or set(grid["optimizer"]) - set(
+                OPTIMIZERS
+            )
+            if wrong:
+                raise ValueError(f"tuning.plain: wrong or missing: {', '.join(sorted(wrong))}.")
+            for optimizer, batch in product(grid["optimizer"], grid["batch"]):
+                for lr in grid["lr"][optimizer]:
+                    decay = BASELINE.weight_decay if optimizer == "adamw" else 5e-4
+                    recipe = Recipe(lr=lr, batch=batch, optimizer=optimizer, weight_decay=decay)
+                    found[f"plain {optimizer} {lr:g} {batch}"] = recipe
+        if drawn := self.tuning.get("whole"):
+            wrong = set(drawn) ^ {"trials", "ranges", "images", "seeds"}
+            if wrong:
+                raise ValueError(f"tuning.whole: wrong or missing: {', '.join(sorted(wrong))}.")
+            found |= self.draws(drawn["trials"], drawn["ranges"])
+        return found
+
+    def draws(self, trials: int, ranges: dict[str, list[float]]) -> dict[str, Recipe]:
+        """The whole as it stands, then settings that fill the ranges evenly (a Latin hypercube)."""
+        from scipy.stats.qmc import LatinHypercube
+
+        points = LatinHypercube(len(ranges), rng=np.random.default_rng(0)).random(trials - 1)
+        found = {"whole 0": self.recipe("whole - distributed")}
+        for number, point in enumerate(points, 1):
+            tricks = {name_of(trick): self.known[name_of(trick)] for trick in SEVEN}
+            tricks.pop("distributed")  # it changes the pace; the settings are chosen without it
+            for share, (name, (low, high)) in zip(point, ranges.items(), strict=True):
+                trick, setting = name.split(".")
+                value = low * (high / low) ** share if low > 0 else high * share
+                if setting == "batch":
+                    value = 16 * round(value / 16)
+                tricks[trick] = replace(
+                    tricks[trick], **{setting: type(low)(float(f"{value:.3g}"))}
+                )
+            found[f"whole {number}"] = sum(tricks.values(), start=BASELINE)
+        return found
+
+    def batch(self, arm: str) -> int:
+        """Images of a step."""
+        return self.peers[arm]["batch"] if arm in self.peers else self.recipe(arm).global_batch
+
+    def whole_batches(self, arm: str, images: float) -> int:
+        """The images of the nearest number of steps, one at least; of a peer, of equal epochs."""
+        epochs = max(1, round(images / 55_000)) if arm in self.peers else 1
+        steps = max(1, round(images / self.batch(arm) / epochs))
+        return steps * self.batch(arm) * epochs
+
+    def length(self, arm: str, rung: int) -> int:
+        """The images of a run on the ladder."""
+        return self.whole_batches(arm, self.ratio**rung)
+
+    def rungs(self, least: float, most: float, *_: int) -> range:
+        """The part of the ladder between two numbers of images."""
+        low, high = (round(math.log(images, self.ratio)) for images in (least, most))
+        return range(low, high + 1)
+
+    def seeds_of(self, arm: str) -> list[int]:
+        """The seeds of an arm's runs: those of the tuning and of the pilot are their own."""
+        word, _, rest = arm.partition(" ")
+        if word == PILOT:
+            count = self.pilot["seeds"]
+        elif word == TUNE:
+            count = next(t["seeds"] for name, t in self.tuning.items() if rest.startswith(name))
+        else:
+            name = rest if word in (LAST, TEST) else arm
+            count = self.arms[name][2] if len(self.arms[name]) > 2 else self.seeds
+        first = SEEDS.get(word, 0)
+        return list(range(first, first + count))
+
+    @property
+    def paired(self) -> str:
+        """How many seeds the arms have, in words."""
+        fewer = sorted({len(self.seeds_of(arm)) for arm in self.arms} - {self.seeds})
+        some = f" ({' or '.join(map(str, fewer))} where the table says so)" if fewer else ""
+        return f"{self.seeds} paired seeds{some}"
+
+    def against(self, arm: str) -> str:
+        """The arm that this one is compared with."""
+        return "whole" if arm.startswith("whole -") else self.reference
 
 
 @dataclass(frozen=True)
@@ -74,134 +219,125 @@ class Trial:
     """One run that is to be made."""
 
     arm: str
-    recipe: Recipe
     images: int
     seed: int
-
-
-def arm_recipe(arm: str) -> Recipe:
-    """The recipe of "plain", "whole", "add NAME", "no NAME", or "six" (no distributed)."""
-    word, _, name = arm.removeprefix(f"{LAST} ").partition(" ")
-    if word in ("plain", TARGET):
-        return BASELINE
-    whole = sum(SEVEN, start=BASELINE)
-    if word == "tune":
-        return tuned(*name.split())
-    if word == "whole":
-        return whole
-    if word == "six":
-        return whole - "distributed"
-    if word not in ("add", "no") or name not in whole.names:
-        known = ", ".join(name_of(trick) for trick in SEVEN)
-        raise ValueError(
-            f"arms: {arm!r} is unknown; use plain, whole, six, or add or no with one of {known}."
-        )
-    added = (trick for trick in SEVEN if name_of(trick) == name)
-    return BASELINE + next(added) if word == "add" else whole - name
-
-
-def tuned(arm: str, *settings: str) -> Recipe:
-    """Plain training with an optimiser, rate and batch, or the whole with a batch and a peak."""
-    if arm == "plain":
-        optimizer, lr, batch = settings
-        decay = BASELINE.weight_decay if optimizer == "adamw" else 5e-4
-        return Recipe(lr=float(lr), batch=int(batch), optimizer=optimizer, weight_decay=decay)
-    batch, peak = settings
-    changed = {"scaling": {"batch": int(batch)}, "cyclic": {"peak": float(peak)}}
-    seven = (replace(trick, **changed.get(name_of(trick), {})) for trick in SEVEN)
-    return sum(seven, start=BASELINE)
-
-
-def whole_batches(arm: str, images: float) -> int:
-    """The images of the nearest number of an arm's batches, one at least."""
-    batch = arm_recipe(arm).global_batch
-    return max(1, round(images / batch)) * batch
 
 
 def read_study(path: Path) -> Study:
     """The study of a TOML file. Raises ValueError with file and field where it is wrong."""
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
-        wrong = set(given) ^ {field.name for field in fields(Study)}
+        known = {field.name for field in fields(Study)}
+        wrong = (set(given) - known) | ({"budget", "seeds", "ratio", "most", "arms"} - set(given))
         if wrong:
             raise ValueError(f"missing or unknown: {', '.join(sorted(wrong))}.")
         return Study(**given)
-    except (ValueError, TypeError) as error:  # TOML's own errors are ValueErrors
+    except (ValueError, TypeError, KeyError) as error:  # TOML's own errors are ValueErrors
         raise ValueError(f"{path}: {error}") from None
 
 
-def target_of(study: Study, found: Found) -> float | None:
-    """The median accuracy of the target's seeds, to four digits; None while some are missing."""
-    runs = found.get((TARGET, whole_batches(TARGET, study.target_images)), {})
-    if len(runs) < study.target_seeds:
+def complete(runs: dict[int, Any], seeds: list[int]) -> list[Any]:
+    """The runs of these seeds in turn; none while one is missing."""
+    return [runs[seed] for seed in seeds] if set(seeds) <= set(runs) else []
+
+
+def arm_of(study: Study, found: Found, name: str) -> Arm | None:
+    """The arm's complete lengths, and its pace in the last round (until then, in the others)."""
+    seeds, lengths = study.seeds_of(name), {}
+    for (arm, images), runs in sorted(found.items(), key=lambda item: item[0][1]):
+        if arm == name and complete(runs, seeds):
+            lengths[images] = complete(runs, seeds)
+    if not lengths:
         return None
-    return round(median(run.val_accuracy for run in runs.values()), 4)
+    last = [complete(runs, seeds) for (arm, _), runs in found.items() if arm == f"{LAST} {name}"]
+    timed = last[-1:] if any(last) else list(lengths.values())
+    train = np.array([[run.train_seconds for run in runs] for runs in timed])
+    rest = np.array([[run.wall_seconds for run in runs] for runs in timed]) - train
+    seen = np.array([[run.images_seen for run in runs] for runs in timed])
+    return Arm(
+        images=np.array(list(lengths)),
+        accuracy=np.array([[run.val_accuracy for run in runs] for runs in lengths.values()]),
+        pace=np.exp(np.log(train / seen).mean(0)),
+        rest=rest.mean(0),
+    )
 
 
-def search_state(study: Study, arm: str, found: Found, target: float) -> tuple[int | None, bool]:
-    """The length an arm is at, and whether it is done there; (None, True) if it never arrives."""
-
-    def reaches(number: float) -> bool | None:
-        runs = found.get((arm, study.length(arm, number)), {})
-        if len(runs) < study.seeds:
-            return None
-        return mean(run.val_accuracy for run in runs.values()) >= target
-
-    number = 0
-    while (here := reaches(number)) is not None:
-        step = -1 if here else 1
-        if study.ratio ** (number + step) > MOST:
-            return None, True
-        if here and study.length(arm, number + step) == study.length(arm, number):  # one batch
-            return study.length(arm, number), True
-        if reaches(number + step) is (not here):
-            high = max(number, number + step)
-            between = reaches(high - 0.5)
-            return study.length(arm, high if between is False else high - 0.5), between is not None
-        number += step
-    return study.length(arm, number), False
+def advised_target(study: Study, found: Found) -> float | None:
+    """What the pilot says; None while some of its runs are missing."""
+    name = f"{PILOT} {study.reference}"
+    if any(lacking(study, pilot_lengths(study), found)):
+        return None
+    rungs = [study.length(study.reference, n) for n in study.rungs(*study.arms[study.reference])]
+    return choose_target(arm_of(study, found, name), np.array(rungs), study.seeds, study.tolerance)
 
 
-def tuning_arms(study: Study, arm: str) -> list[str]:
-    """The names of the settings that are tried for plain training or for the whole."""
-    tried = study.tuning[arm]
-    if arm == "plain":
-        settings = [
-            f"{optimizer} {lr:g} {batch}"
-            for optimizer in tried["optimizer"]
-            for lr in tried["lr"][optimizer]
-            for batch in tried["batch"]
-        ]
-    else:
-        settings = [f"{batch} {peak:g}" for batch in tried["batch"] for peak in tried["peak"]]
-    return [f"tune {arm} {setting}" for setting in settings]
+def pilot_lengths(study: Study) -> list[tuple[str, int]]:
+    """The pilot's runs."""
+    name = study.reference
+    return [(f"{PILOT} {name}", study.length(name, n)) for n in study.rungs(*study.pilot["images"])]
+
+
+def part_of_ladder(study: Study, arm: str, found: Found) -> range:
+    """The rungs that an arm has: those declared, and more until they enclose the target."""
+
+    def at(rung: int) -> float | None:
+        runs = complete(found.get((arm, study.length(arm, rung)), {}), study.seeds_of(arm))
+        return mean(run.val_accuracy for run in runs) if runs else None
+
+    rungs = study.rungs(*study.arms[arm])
+    low, high = rungs[0], rungs[-1]
+    while (here := at(high)) is not None and here < study.target:
+        if study.length(arm, high + 1) > study.most:
+            break
+        high += 1
+    while (here := at(low)) is not None and here >= study.target:
+        if study.length(arm, low - 1) == study.length(arm, low):  # one batch
+            break
+        low -= 1
+    return range(low, high + 1)
 
 
 def trials(study: Study, found: Found) -> Iterator[Trial]:
     """The runs that are to be made next, in turns; nothing when the study is done.
 
-    First the tuning, then the target, then one length of each arm that is not done, and the curves;
-    when all are done, the last round.
+    Without a target it is done after the pilot. First the tuning and the pilot; then every arm on
+    its part of the ladder; when all have arrived or given up, the last round and the test.
     """
     for arm, tried in study.tuning.items():
-        todo = [(name, tried["images"], tried["seeds"]) for name in tuning_arms(study, arm)]
-        yield from lacking(todo, found)
-    yield from lacking([(TARGET, study.target_images, study.target_seeds)], found)
-    target = target_of(study, found)
-    if target is not None:
-        standing = {arm: search_state(study, arm, found, target) for arm in study.arms}
-        todo = [(arm, at, study.seeds) for arm, (at, done) in standing.items() if not done]
-        points = [(arm, study.length(arm, n), study.seeds) for arm in study.curves for n in AROUND]
-        yield from lacking(list(dict.fromkeys(todo + points)), found)
-        if not todo:
-            last = [(f"{LAST} {arm}", at, study.seeds) for arm, (at, _) in standing.items() if at]
-            yield from lacking(last, found)
+        names = [f"{TUNE} {name}" for name in study.tuned if name.startswith(arm)]
+        lengths = [(name, study.whole_batches(name, tried["images"])) for name in names]
+        yield from lacking(study, lengths, found)
+    if study.pilot:
+        yield from lacking(study, pilot_lengths(study), found)
+    if study.target is None:
+        return
+    lengths = [
+        (arm, study.length(arm, rung))
+        for arm in study.arms
+        for rung in part_of_ladder(study, arm, found)
+    ]
+    todo = list(lacking(study, lengths, found))
+    yield from todo
+    if todo:
+        return
+    ends = {arm: found_length(study, arm, found) for arm in study.arms}
+    for kind, names in ((LAST, study.arms), (TEST, study.tested)):
+        rounds = [(f"{kind} {arm}", ends[arm]) for arm in names if ends[arm]]
+        yield from lacking(study, rounds, found)
 
 
-def lacking(todo: list[tuple[str, int, int]], found: Found) -> Iterator[Trial]:
-    """Of (arm, images, seeds), the runs without a record, seed by seed."""
-    for seed in range(max((seeds for _, _, seeds in todo), default=0)):
-        for arm, images, seeds in todo:
-            size = whole_batches(arm, images)
-            if seed < seeds and seed not in found.get((arm, size), {}):
-                yield Trial(arm, arm_recipe(arm), size, seed)
+def found_length(study: Study, arm: str, found: Found) -> int | None:
+    """The images at which an arm is at the target, in whole batches; None where it is not."""
+    images = arm_of(study, found, arm).curve.images(study.target)
+    return study.whole_batches(arm, images) if math.isfinite(images) else None
+
+
+def lacking(study: Study, lengths: list[tuple[str, int]], found: Found) -> Iterator[Trial]:
+    """The runs of these arms and images without a record, seed by seed."""
+    todo = [
+        Trial(arm, images, seed)
+        for arm, images in dict.fromkeys(lengths)
+        for seed in study.seeds_of(arm)
+        if seed not in found.get((arm, images), {})
+    ]
+    yield from sorted(todo, key=lambda trial: trial.seed)

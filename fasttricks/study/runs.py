@@ -1,27 +1,65 @@
 """Run a declared study, a line of JSON a run; a study that was stopped goes on where it was."""
 
 import json
+import math
 import os
 import time
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .. import machine
-from ..checks import check
-from ..data import ROOT
+from ..budget import BUDGETS
+from ..checks import arguments, check
+from ..data import Data
 from ..record import Run
 from ..sources import load
 from ..train import train
-from .plan import DECLARED, LAST, Found, Trial, read_study, target_of, trials
+from .findings import RESULTS
+from .peer import PeerRun, run_peer
+from .plan import (
+    DECLARED,
+    HELD,
+    LAST,
+    TEST,
+    TUNE,
+    Found,
+    Study,
+    Trial,
+    advised_target,
+    read_study,
+    trials,
+)
 
-RESULTS = ROOT / "results"
 RUNS = "runs.jsonl"  # the records of a study, in its folder
 
 
-def read_run(record: Any) -> Run:
+@dataclass(frozen=True)
+class Broken:
+    """The record of a run whose numbers overflowed: it has learned nothing, and counts so."""
+
+    images_seen: int
+    seed: int
+    broken: str  # what was said
+    hardware: dict[str, Any]
+    val_accuracy: float = 0.0
+    train_seconds: float = math.nan
+    wall_seconds: float = math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that say something."""
+        told = ("images_seen", "seed", "broken", "hardware")
+        return {name: getattr(self, name) for name in told}
+
+
+def read_run(record: Any) -> Run | PeerRun | Broken:
     """The run of a record. Raises ValueError where a field, a range or the schema is wrong."""
-    run = Run.from_json(record)
+    given = check(dict, record, "record")
+    if "broken" in given:
+        return Broken(**arguments(Broken, given, "record"))
+    if "peer" in given:
+        return PeerRun.from_json(given)
+    run = Run.from_json(given)
     refuse_ranges(run)
     return run
 
@@ -51,7 +89,7 @@ def refuse_ranges(run: Run) -> None:
         raise ValueError(f"hardware lacks {', '.join(sorted(missing))}.")
 
 
-def read_records(folder: Path, parse: Callable[[dict[str, Any]], Any] = read_run) -> Found:
+def read_records(folder: Path) -> Found:
     """All records of a study's folder. Raises ValueError with file and line where one is wrong.
 
     A last line that was cut off while it was written is no record: its run is made again.
@@ -66,7 +104,7 @@ def read_records(folder: Path, parse: Callable[[dict[str, Any]], Any] = read_run
         try:
             record = json.loads(line)
             arm = check(str, record.pop("arm"), "arm")
-            run = parse(record)
+            run = read_run(record)
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ValueError(f"{where}: {error} Remove it, and it is made again.") from None
         runs = found.setdefault((arm, run.images_seen), {})
@@ -102,48 +140,78 @@ def append_record(
 
 def bench(
     file: Path,  # the study
-    results: Path,  # its records go to a folder of the study's name in here
-    hours: float = float("inf"),  # no run is begun that would end later
+    results: Path = RESULTS,  # its records go to a folder of the study's name in here
+    hours: float = math.inf,  # no run is begun that would end later
+    peers: Path | None = None,  # the folder of their programs; beside the study unless given
 ) -> bool:
     """Make the runs that are missing; whether the study is complete."""
-    study, folder, data = read_study(file), results / file.stem, load()
+    study, folder, data = read_study(file), results / file.stem, load(read_study(file).data)
+    data = data.subset(study.labels) if study.labels else data
     found = read_records(folder)
     end = time.monotonic() + 3600 * hours
     while todo := list(trials(study, found)):
-        target = target_of(study, found)
         left = sum(expected(trial, found) for trial in todo)
         for number, trial in enumerate(todo, 1):
             seconds = expected(trial, found)
             if time.monotonic() + seconds > end:
-                print(
-                    f"Stopped in time; {len(todo) - number + 1} run(s) of this round are missing."
-                )
+                missing = len(todo) - number + 1
+                print(f"Stopped in time; {missing} run(s) of this round are missing.")
                 return False
-            run = train(
-                trial.recipe,
-                data,
-                images=trial.images,
-                seed=trial.seed,
-                target=target,
-                budget=study.budget,
-                fresh=True,
-                label=f"{number} of {len(todo)}, {left / 60:.0f} min left: {trial.arm}",
-            )
+            label = f"{number} of {len(todo)}, {left / 60:.0f} min left: {trial.arm}"
+            run = make(study, trial, data, label, peers or file.parent / "peers")
             append_record(folder, trial.arm, run.to_json())
             (folder / DECLARED).write_bytes(file.read_bytes())
             found.setdefault((trial.arm, trial.images), {})[trial.seed] = run
             left -= seconds
-    print(f"Complete: {sum(map(len, found.values()))} runs, target {target_of(study, found)}.")
+    if study.target is None:
+        advice = advised_target(study, found)
+        print(f"The pilot advises a target of {advice}: write `target = {advice}` into {file}.")
+        return False
+    print(f"Complete: {sum(map(len, found.values()))} runs, target {study.target}.")
     return True
 
 
+def make(
+    study: Study,
+    trial: Trial,
+    data: Data,
+    label: str,
+    peers: Path,  # the folder of their programs
+) -> Run | PeerRun | Broken:
+    """Make one run. The last round's are in new processes, for they are timed."""
+    kind, _, arm = trial.arm.partition(" ")
+    name = arm if kind in (LAST, TEST) else trial.arm
+    if name in study.peers:
+        settings = study.peers[name]
+        return run_peer(peers / f"{name}.py", settings, trial.images, trial.seed, study.budget)
+    if kind == TUNE:
+        data = replace(data, train=data.train[:-HELD], val=data.train[-HELD:])
+    try:
+        return train(
+            study.recipe(trial.arm),
+            data,
+            images=trial.images,
+            seed=trial.seed,
+            target=study.target or BUDGETS[study.budget].target,
+            budget=study.budget,
+            evaluations=1,
+            test=kind == TEST,
+            fresh=kind == LAST,
+            label=label,
+        )
+    except FloatingPointError as error:
+        print(f"{trial.arm}, seed {trial.seed}: {error} The record says so.")
+        return Broken(trial.images, trial.seed, str(error), machine.hardware())
+
+
 def expected(trial: Trial, found: Found) -> float:
-    """Seconds that a run will take, by what the arm has taken an image so far; at least 10."""
+    """Seconds that a run will take, by what the arm has taken an image so far; at least 2."""
     walls = [
         (run.wall_seconds, run.images_seen)
         for (arm, _), runs in found.items()
-        if arm == trial.arm.removeprefix(f"{LAST} ")
+        if arm == trial.arm.removeprefix(f"{LAST} ").removeprefix(f"{TEST} ")
         for run in runs.values()
+        if run.wall_seconds > 0
     ]
     seconds, images = map(sum, zip(*walls, strict=True)) if walls else (0.0, 1)
-    return max(10.0, seconds / images * trial.images)
+    return max(2.0, seconds / images * trial.images)

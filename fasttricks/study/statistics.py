@@ -41,7 +41,7 @@ def seconds_to_target(
 
 
 def speed_up(runs: Sequence[Run], reference: Sequence[Run], clock: str = "train_seconds") -> float:
-    """How many times sooner than the reference an arm is at the target; 0 for never."""
+    """How many times as fast as the reference an arm is to the target; 0 for never."""
     return seconds_to_target(reference, clock) / seconds_to_target(runs, clock)
 
 

@@ -2,10 +2,10 @@
 
 from matplotlib.axis import Axis
 
-STYLES = ("-", "--", ":", "-.")
-MARKS = ("o", "s", "^", "D")
+STYLES = ("-", "--", ":", "-.", "-")
+MARKS = ("o", "s", "^", "D", "v")
 HATCHES = ("", "//", "..", "xx", "--", "oo", "\\\\")
-COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73")  # Okabe and Ito: told apart by all eyes
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7")  # Okabe and Ito, for all eyes
 
 
 def plain_numbers(axis: Axis) -> None:

@@ -1,12 +1,12 @@
-"""Ask for a little less than certainty: move a share of each target to all classes alike.
+"""Ask for a little less than certainty: spread a share of each target evenly over all classes.
 
 | card       |                                                                              |
 |------------|------------------------------------------------------------------------------|
 | formula    | q' = (1 - eps) q + eps / K (torch's convention: the right class gets a share) |
 | slot       | batch_maps (chain)                                                           |
-| cost       | none: K numbers an image                                                     |
+| cost       | none: K numbers per image                                                    |
 | pays when  | the net grows too sure of itself; labels are noisy                           |
-| fails when | eps is large, or the net is not too sure: it is then too unsure of itself    |
+| fails when | eps is large, or the net is not too sure: it becomes underconfident          |
 | meets      | mixup (they commute), distillation (smoothed teachers teach worse)           |
 | papers     | Szegedy et al. 2015, arXiv 1512.00567; Mueller et al. 2019, arXiv 1906.02629 |
 """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fasttricks.checks import arguments
+from ..checks import arguments
 
 SCHEMA = 2
 

@@ -1,5 +1,6 @@
 """From a study's records to what is published of it."""
 
+import ast
 import hashlib
 import math
 from collections.abc import Sequence
@@ -7,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from crossing import Arm, estimate, holm, simulated
-from findings import Estimate, Finding, Published
 from numpy.typing import NDArray
-from plan import TEST, Found, Study, arm_of, complete, lacking, part_of_ladder, seeds_of, trials
 
-from fasttricks import machine
+from .. import machine
+from ..budget import BASELINE, SEVEN
+from .crossing import Arm, estimate, holm, simulated
+from .findings import Estimate, Finding, Published
+from .plan import TEST, Found, Study, arm_of, complete, lacking, part_of_ladder, trials
 
 POINTS = 12  # targets at which an arm is shown
 ALPHA = 0.05
@@ -23,7 +25,7 @@ def arms_of(study: Study, found: Found) -> dict[str, Arm]:
     done = {}
     for name in study.arms:
         lengths = [(name, study.length(name, n)) for n in part_of_ladder(study, name, found)]
-        if not any(lacking(study, lengths, study.seeds, found)):
+        if not any(lacking(study, lengths, found)):
             arm = arm_of(study, found, name)
             if not math.isnan(arm.curve.images(study.target)):  # else shorter runs are needed
                 done[name] = arm
@@ -31,10 +33,13 @@ def arms_of(study: Study, found: Found) -> dict[str, Arm]:
 
 
 def ratio(arm: Arm, other: Arm, target: float, clock: str = "train") -> Estimate:
-    """How many times as soon as the other an arm is at the target.
+    """How many times as fast as the other an arm is to the target.
 
-    Where one of them is not at the target within its lengths, a bound is all that is known.
+    Seeds are paired, so that only those count that both have. Where one of the two is not at the
+    target within its lengths, a bound is all that is known.
     """
+    seeds = min(len(arm.pace), len(other.pace))
+    arm, other = arm.first(seeds), other.first(seeds)
     own, theirs = (math.isfinite(one.curve.images(target)) for one in (arm, other))
     if own and theirs:
         return estimate(other.costs(target, clock) - arm.costs(target, clock))
@@ -78,7 +83,18 @@ def findings(study: Study, found: Found) -> list[Finding]:
     raised = holm(np.array([row.ratio.p for row in asked])) if asked else ()
     holds = {row.arm: bool(p <= ALPHA) for row, p in zip(asked, raised, strict=True)}
     return [
-        replace(row, holds=holds.get(row.arm, row.verdict in ("sooner", "later"))) for row in rows
+        replace(row, holds=holds.get(row.arm, row.verdict in ("faster", "slower"))) for row in rows
+    ]
+
+
+def beside_peers(study: Study, found: Found) -> list[Finding]:
+    """The arms that are compared with every peer, beside each."""
+    arms = arms_of(study, found)
+    return [
+        compare(name, arms[name], peer, arms[peer], study.target)
+        for peer in study.peers
+        for name in study.beside
+        if peer in arms and name in arms
     ]
 
 
@@ -113,7 +129,7 @@ def tested(study: Study, found: Found) -> dict[str, list[float]]:
     result = {}
     for name in study.tested:
         for (arm, _), runs in found.items():
-            if arm == f"{TEST} {name}" and complete(runs, seeds_of(name, study.seeds)):
+            if arm == f"{TEST} {name}" and complete(runs, study.seeds_of(name)):
                 result[name] = [runs[seed].test_accuracy for seed in sorted(runs)]
     return result
 
@@ -136,11 +152,15 @@ def publish(name: str, study: Study, found: Found) -> Published:
         raise ValueError(f"{name} has no target yet; `fasttricks bench` says what it lacks.")
     return Published(
         study=name,
+        about=study.about,
+        reference=study.reference,
         hardware=hardware_of(found),
         runs=sum(map(len, found.values())),
         seeds=study.seeds,
         target=study.target,
         rows=findings(study, found),
+        peers=beside_peers(study, found),
+        steps=study.steps,
         tested=tested(study, found),
         targets=at_targets(study, found),
         accuracies=accuracies(study, found),
@@ -157,11 +177,25 @@ def hardware_of(found: Found) -> str:
 def digest() -> str:
     """Of what decides a number of the study: loop, tricks, data, recipes, weights."""
     here = Path(machine.HERE)
-    names = ("loop.py", "data.py", "models.py", "recipe.py", "budget.py")
-    files = [here / name for name in names]
-    files += [*here.glob("tricks/*.py"), *here.glob("weights/*"), here / "sources/letters.py"]
-    content = b"".join(path.read_bytes() for path in sorted(files))
-    return hashlib.sha256(content).hexdigest()[:16]
+    names = ("loop.py", "data.py", "models.py", "recipe.py", "sources/letters.py")
+    files = sorted([*(here / name for name in names), *here.glob("tricks/*.py")])
+    parts = [repr((BASELINE, SEVEN)).encode()]
+    parts += [code(path.read_text(encoding="utf-8")).encode() for path in files]
+    parts += [path.read_bytes() for path in sorted(here.glob("weights/*"))]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def code(source: str) -> str:
+    """A module without its docstrings, comments and blank lines, which decide nothing."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            for number in range(first.lineno - 1, first.end_lineno):
+                lines[number] = ""
+    kept = (line.partition("  # ")[0].rstrip() for line in lines)
+    return "\n".join(line for line in kept if line and not line.lstrip().startswith("# "))
 
 
 def coverage(
@@ -179,10 +213,11 @@ def coverage(
     arms, result, random = arms_of(study, found), {}, np.random.default_rng(0)
     for name in names:
         pair = arms[name], arms[study.against(name)]
+        seeds = min(len(arm.pace) for arm in pair)  # only those that both have count
         truth = ratio_of_curves(*pair, study.target)
         hits, errors = 0, []
         for _ in range(studies):
-            turns = random.integers(0, study.seeds, study.seeds)
+            turns = random.integers(0, seeds, seeds)
             made = [
                 simulated_search(study, n, arm, turns, random)
                 for n, arm in zip((name, study.against(name)), pair, strict=True)

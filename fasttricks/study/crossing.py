@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from findings import Estimate
 from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 from scipy.stats import t
+
+from .findings import Estimate
 
 LEVEL = 0.95
 STEP = 0.0005  # between two targets that are considered
@@ -80,6 +81,11 @@ class Arm:
     accuracy: NDArray  # (R, S) final validation accuracy
     pace: NDArray  # (S,) seconds an image
     rest: NDArray  # (S,) seconds of the cold wall beside training
+
+    def first(self, seeds: int) -> "Arm":
+        """The same arm with its first seeds alone."""
+        few = self.accuracy[:, :seeds], self.pace[:seeds], self.rest[:seeds]
+        return self if seeds == len(self.pace) else Arm(self.images, *few)
 
     @cached_property
     def curve(self) -> Curve:
