@@ -36,7 +36,7 @@
 # when is a gain more than luck, and what does "faster" mean? Runs that should give equal results turn out to
 # differ, so we need a rule for each.
 #
-# About 20 minutes to read, and two to run.
+# About 30 minutes to read, and two to run.
 
 # %% [markdown]
 # Read it here, or run it in

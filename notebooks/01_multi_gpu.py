@@ -30,7 +30,7 @@
 # the cores. If you have several GPUs (Kaggle's free "GPU T4 x2" has two), run the notebook, and its sentences
 # will describe your GPUs. If you have one GPU, as in Colab, two processes share it, so do not expect a gain.
 #
-# About 25 minutes to read, and two to run.
+# About 35 minutes to read, and two to run.
 
 # %% [markdown]
 # Read it here, or run it in

@@ -33,7 +33,7 @@
 # clear if all pairs agree on its sign and its mean over n pairs is at least 1/√n percentage points (0.7
 # points for two pairs).
 #
-# About 20 minutes to read, and two to run.
+# About 30 minutes to read, and two to run.
 
 # %% [markdown]
 # Read it here, or run it in

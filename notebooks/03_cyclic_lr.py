@@ -26,7 +26,7 @@
 # In this chapter, we take one-cycle apart and measure what the higher rate, the fall, and the rise each
 # contribute. We also show why a network trained at a high rate can look worse than it is.
 #
-# About 20 minutes to read, and two to run.
+# About 30 minutes to read, and two to run.
 
 # %% [markdown]
 # Read it here, or run it in

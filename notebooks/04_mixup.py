@@ -24,7 +24,7 @@
 # much. The first cannot tell whether mixup *prevents* memorising or merely *slows training down*. The second
 # can help to tell.
 #
-# About 20 minutes to read, and two to run.
+# About 30 minutes to read, and two to run.
 
 # %% [markdown]
 # Read it here, or run it in

@@ -25,7 +25,7 @@
 # In short, smoothing makes a network *less sure*. If the network was too sure, this can make its confidence
 # more honest. If the network was not too sure, smoothing makes its confidence less honest.
 #
-# About 20 minutes to read, and two to run.
+# About 30 minutes to read, and two to run.
 
 # %% [markdown]
 # Read it here, or run it in

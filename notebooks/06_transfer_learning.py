@@ -33,7 +33,7 @@
 # copied layers should be frozen, and after how many runs the weights have paid for their own training. Its
 # lesson is that you cannot see which of the copied layers help. You have to measure it.
 #
-# About 20 minutes to read, and two to run.
+# About 30 minutes to read, and two to run.
 
 # %% [markdown]
 # Read it here, or run it in

@@ -23,7 +23,7 @@
 # guard, and fp16 needs a second one: we will see that a network without them can stop learning, with no error
 # message. We will also see that the time saved depends on the device and on the size of the layers.
 #
-# About 20 minutes to read, and two to run.
+# About 30 minutes to read, and two to run.
 
 # %% [markdown]
 # Read it here, or run it in

@@ -315,7 +315,8 @@ def write_report(results: Path = RESULTS) -> list[Path]:
         if told.rows:
             drawn = {"": figure(told.rows, title), "-targets": target_curves(told, title)}
             if told.steps and all(row.arrives for row in told.of(*told.steps)):
-                drawn["-steps"] = waterfall(told, title)
+                where = f"{hardware_of(found)}, to validation accuracy {study.target}, train clock"
+                drawn["-steps"] = waterfall(told, where)
             for kind, fig in drawn.items():
                 fig.savefig(results / f"{name}{kind}.png", dpi=100, metadata={"Software": None})
                 plt.close(fig)
