@@ -685,13 +685,6 @@ Markdown(distributed.__doc__)
 
 # %%
 seen_here = "yes" if gains[large] >= 1.05 else "not seen here"
-failed = (
-    "yes"
-    if gains[small] <= 0.95
-    else "not here"
-    if gains[small] >= 1.05
-    else "it made no clear difference"
-)
 say(
     f"- **The same gradient:** yes, to within {stored:.0e}, without batch statistics. With them, the gap was "
     f"{own:.2f}."
@@ -700,6 +693,15 @@ say(
     f"- **It pays when computation takes much longer than communication:** {seen_here}. A larger shard takes "
     f"longer to compute, but its gradient has the same size. With {small} images in the batch, {devices} "
     f"devices were {gains[small]:.2f} times as fast as one, and with {large}, {gains[large]:.2f} times."
+)
+
+# %%
+failed = (
+    "yes"
+    if gains[small] <= 0.95
+    else "not here"
+    if gains[small] >= 1.05
+    else "it made no clear difference"
 )
 say(
     f"- **It fails when the shard is small:** {failed}, with {small // devices} images on each device. "

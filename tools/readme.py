@@ -79,7 +79,7 @@ def effect(
     found = row.ratio
     if left_out:
         found = Estimate(1 / found.value, 1 / found.high, 1 / found.low)
-    return f"**{times(found.value)}** ({span(found)})"
+    return f"**{times(found.value)}** ({span(found)})" + r" \*" * row.wavers
 
 
 def judged(alone: Finding, without: Finding) -> str:
@@ -114,8 +114,9 @@ def tricks(results: Path = RESULTS) -> str:
             f"[Kaggle]({kaggle}) | {minutes(file)} |"
         )
     head = (
-        "| | trick | what it does | alone: times as fast (95 %) "
-        "| with the other six: times as fast (95 %) | verdict here | run | minutes |"
+        f"| | trick | what it does | alone: times as fast (95 %, n = {alone.seeds}) "
+        f"| with the other six: times as fast (95 %, n = {without.seeds}) "
+        "| verdict here | run | minutes |"
     )
     return "\n".join([head, "| --- " * 8 + "|", *rows])
 

@@ -63,6 +63,11 @@ class Finding:
             return "faster"
         return "slower" if self.ratio.high < 1 else "cannot tell"
 
+    @property
+    def wavers(self) -> bool:
+        """Whether the verdict falls when all of the study's are asked at once (Holm 1979)."""
+        return self.verdict in ("faster", "slower") and not self.holds
+
 
 @dataclass(frozen=True)
 class Published:
@@ -186,7 +191,8 @@ def outcome(row: Finding, words: dict[str, str]) -> str:
     verdict = words[row.verdict]
     if not 0 < row.ratio.value < math.inf:
         return verdict
-    return f"{verdict}: {times(row.ratio.value)} times as fast (95 % interval: {span(row.ratio)})"
+    told = f"{verdict}: {times(row.ratio.value)} times as fast (95 % interval: {span(row.ratio)})"
+    return told + ("; not so clear if all verdicts of the study are asked at once" * row.wavers)
 
 
 def took(

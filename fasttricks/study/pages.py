@@ -53,7 +53,7 @@ def as_table(
                 "95 %": span(row.ratio),
                 "by cold wall": times(row.wall_ratio.value),
                 "95 % by cold wall": span(row.wall_ratio),
-                "verdict": row.verdict + (" (not after Holm)" if wavers(row) else ""),
+                "verdict": row.verdict + " (not after Holm)" * row.wavers,
             }
             for row in rows
         ]
@@ -73,11 +73,6 @@ def beside(peers: Sequence[Finding], rows: Sequence[Finding]) -> pd.DataFrame:
         table[row.against][row.arm] = f"{times(row.ratio.value)} ({span(row.ratio)})"
         table[row.against][f"{row.arm}, cold wall"] = times(row.wall_ratio.value)
     return pd.DataFrame(table.values()).set_index("peer")
-
-
-def wavers(row: Finding) -> bool:
-    """Whether a verdict falls when it is one of many."""
-    return row.verdict in ("faster", "slower") and not row.holds
 
 
 def groups(rows: Sequence[Finding]) -> dict[str, list[Finding]]:
@@ -315,8 +310,8 @@ def write_report(results: Path = RESULTS) -> list[Path]:
         if told.rows:
             drawn = {"": figure(told.rows, title), "-targets": target_curves(told, title)}
             if told.steps and all(row.arrives for row in told.of(*told.steps)):
-                where = f"{hardware_of(found)}, to validation accuracy {study.target}, train clock"
-                drawn["-steps"] = waterfall(told, where)
+                where = f"{told.hardware}, to validation accuracy {told.target}"
+                drawn["-steps"] = waterfall(told, f"{where}, {study.paired}")
             for kind, fig in drawn.items():
                 fig.savefig(results / f"{name}{kind}.png", dpi=100, metadata={"Software": None})
                 plt.close(fig)
