@@ -153,7 +153,7 @@ def stages(
 
     few = Marked(replace(data, val=data.val[:1]))
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler reports itself on stderr
-    with profile() as seen:
+    with profile(acc_events=True) as seen:
         hooks = net.register_forward_pre_hook(enter), net.register_forward_hook(leave)
         done = fit(recipe, net, few, images, seed=0, evaluations=1)
     for hook in hooks:
