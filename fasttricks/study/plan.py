@@ -56,6 +56,7 @@ class Study:
     pilot: dict[str, Any] = field(default_factory=dict)  # images (least, most) and seeds
     data: str = "fashion-mnist"
     labels: int | None = None  # images to train on; all unless given
+    cold: bool = True  # each run of the last round is a new process; else there is no cold wall
     beside: list[str] = field(default_factory=list)  # arms that are compared with every peer
     tested: list[str] = field(default_factory=list)  # arms that the test images judge in the end
     plain: dict[str, Any] = field(default_factory=dict)  # settings that differ from BASELINE's
@@ -156,6 +157,7 @@ class Study:
 
         points = LatinHypercube(len(ranges), rng=np.random.default_rng(0)).random(trials - 1)
         found = {"whole 0": self.recipe("whole - distributed")}
+        plain = replace(BASELINE, **self.plain)
         for number, point in enumerate(points, 1):
             tricks = {name_of(trick): self.known[name_of(trick)] for trick in SEVEN}
             tricks.pop("distributed")  # it changes the pace; the settings are chosen without it
@@ -167,7 +169,7 @@ class Study:
                 tricks[trick] = replace(
                     tricks[trick], **{setting: type(low)(float(f"{value:.3g}"))}
                 )
-            found[f"whole {number}"] = sum(tricks.values(), start=BASELINE)
+            found[f"whole {number}"] = sum(tricks.values(), start=plain)
         return found
 
     def batch(self, arm: str) -> int:

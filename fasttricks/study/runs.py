@@ -178,7 +178,7 @@ def make(
     label: str,
     peers: Path,  # the folder of their programs
 ) -> Run | PeerRun | Broken:
-    """Make one run. The last round's are in new processes, for they are timed."""
+    """Make one run. The last round's are in new processes where the cold wall is asked for."""
     kind, _, arm = trial.arm.partition(" ")
     name = arm if kind in (LAST, TEST) else trial.arm
     if name in study.peers:
@@ -196,7 +196,7 @@ def make(
             budget=study.budget,
             evaluations=1,
             test=kind == TEST,
-            fresh=kind == LAST,
+            fresh=kind == LAST and study.cold,
             label=label,
         )
     except FloatingPointError as error:
