@@ -80,7 +80,7 @@ class Arm:
     images: NDArray  # (R,)
     accuracy: NDArray  # (R, S) final validation accuracy
     pace: NDArray  # (S,) seconds an image
-    rest: NDArray  # (S,) seconds of the cold wall beside training
+    rest: NDArray  # (S,) seconds of the cold wall beside training; not numbers where it is unknown
 
     def first(self, seeds: int) -> "Arm":
         """The same arm with its first seeds alone."""

@@ -39,7 +39,7 @@ class Finding:
     accuracy: float  # mean of the last round, or after the most images
     seeds: int
     train: float  # seconds until the target
-    wall: float
+    wall: float  # not a number where the study has no cold walls
     ratio: Estimate  # the other's train seconds over this arm's: above 1 is faster
     wall_ratio: Estimate
     holds: bool  # whether the verdict stays when all of the study's are asked at once (Holm 1979)

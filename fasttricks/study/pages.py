@@ -37,8 +37,8 @@ def studies(results: Path = RESULTS) -> dict[str, tuple[Study, Found]]:
 def as_table(
     rows: Sequence[Finding],  # all compared with the same arm
 ) -> pd.DataFrame:
-    """A row an arm, as text."""
-    return pd.DataFrame(
+    """A row an arm, as text; without the cold wall where the study has none."""
+    table = pd.DataFrame(
         [
             {
                 "arm": row.arm,
@@ -58,6 +58,8 @@ def as_table(
             for row in rows
         ]
     ).set_index("arm")
+    cold = not all(math.isnan(row.wall) for row in rows)
+    return table if cold else table.drop(columns=[name for name in table if "cold" in name])
 
 
 def beside(peers: Sequence[Finding], rows: Sequence[Finding]) -> pd.DataFrame:

@@ -260,7 +260,7 @@ def arm_of(study: Study, found: Found, name: str) -> Arm | None:
         images=np.array(list(lengths)),
         accuracy=np.array([[run.val_accuracy for run in runs] for runs in lengths.values()]),
         pace=np.exp(np.log(train / seen).mean(0)),
-        rest=rest.mean(0),
+        rest=rest.mean(0) if study.cold else np.full(len(seeds), math.nan),
     )
 
 
