@@ -71,8 +71,8 @@ say(
 )
 
 # %% [markdown]
-# Our recorded study tuned both recipes and searched for the number of images that each of them needs to
-# reach the study's own target. This is what it found:
+# Our recorded studies tuned both recipes and searched for the number of images that each of them needs to
+# reach the study's own target. This is what they found:
 
 # %%
 studies = [study for study in published() if study.of("plain", "whole")]
@@ -80,9 +80,14 @@ for study in studies:
     slow, fast = study.of("plain", "whole")
     say(
         f"On {study.hardware}, with {study.seeds} seeds and a target of {study.target}, plain training took "
-        f"{slow.train:.1f} s on the train clock, and training with all seven tricks took {fast.train:.1f} s. "
+        f"{slow.train:.1f} s on the train clock, and training with all seven tricks took {fast.train:.2g} s. "
         f"That is **{fast.ratio.value:.1f} times as fast** (95 % interval: {fast.ratio.low:.1f} to "
-        f"{fast.ratio.high:.1f}). On the cold wall, it was {fast.wall_ratio.value:.1f} times as fast."
+        f"{fast.ratio.high:.1f})."
+        + (
+            f" On the cold wall, it was {fast.wall_ratio.value:.1f} times as fast."
+            if fast.wall_ratio.value > 0
+            else ""
+        )
     )
 
 # %% [markdown]
@@ -351,7 +356,8 @@ def cell(row):
     return told + r" \*" * row.wavers
 
 
-for study in studies:
+alone_too = [study for study in studies if study.of("plain + cyclic")]
+for study in alone_too:
     lines = ["| trick | added to plain, times as fast | left out, times as fast |", "| - | - | - |"]
     for name in whole.names:
         both = study.of(f"plain + {name}", f"whole - {name}")
@@ -366,8 +372,9 @@ for study in studies:
     needed = [name for name, word in without.items() if word == "slower"]
     in_the_way = [name for name, word in without.items() if word == "faster"]
     spared = [name for name, word in without.items() if word == "cannot tell"]
+    added = f"- Added alone, these made plain training clearly faster: **{', '.join(helps) or 'none'}**.\n"
     say(
-        f"- Added alone, these made plain training clearly faster: **{', '.join(helps) or 'none'}**.\n"
+        f"On {study.hardware}:\n\n{added if alone else ''}"
         f"- Leaving these out made all seven clearly slower: **{', '.join(needed) or 'none'}**.\n"
         f"- Leaving these out made all seven clearly faster: **{', '.join(in_the_way) or 'none'}**.\n"
         f"- Leaving these out had no clear effect: {', '.join(spared) or 'none'}."
@@ -382,7 +389,7 @@ for study in studies:
 # suitable weights*:
 
 # %%
-for study in studies:
+for study in alone_too:
     plain_way, cycle_way, whole_way, bare_way = (
         study.to_target(arm) for arm in ("plain", "plain + cyclic", "whole", "whole - transfer")
     )
@@ -400,7 +407,7 @@ for study in studies:
 import re
 
 spent = float(re.search(r"in ([\d,]+) s", cost)[1].replace(",", ""))
-for study in studies:
+for study in alone_too:
     fast, bare = study.of("whole", "whole - transfer")
     saved = bare.train - fast.train
     if study.study == budget.name:

@@ -153,7 +153,7 @@ def test_what_is_published_survives_its_file(file, tmp_path, made):
     said = headline("mixup", tmp_path)
     assert re.search(r"and with this trick it is not there after [\d,]+ images", said)
     assert "**alone, it costs time**" in said
-    assert re.search(r"4 paired seeds, .* as the target: plain training takes 1\.", said)
+    assert re.search(r"4 paired seeds, .* as the target: plain training takes \d", said)
     assert re.search(r"leaving it out makes no clear .*: 1?0?\.?\d+ times as fast \(95 % int", said)
     assert "No study" in headline("cyclic", tmp_path)
     text = (tmp_path / "tiny.md").read_text(encoding="utf-8")
@@ -439,8 +439,10 @@ def test_words_decide_no_number():
 
 
 def test_the_budget_is_what_its_study_found():
+    own = BASELINE, sum(SEVEN, start=BASELINE)
     for told in published():
-        if told.study in BUDGETS:
+        study = read_study(RESULTS / told.study / DECLARED)
+        if told.study == "cpu" or (study.recipe("plain"), study.recipe("whole")) == own:
             size, rows = BUDGETS[told.study], told.of("plain", "whole")
             assert size.target == math.floor(100 * told.target) / 100, "rounded down"
             assert size.plain == pytest.approx(rows[0].images.value, rel=0.02)

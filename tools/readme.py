@@ -16,7 +16,7 @@ from fasttricks.study.pages import beside as beside_table
 
 FIGURE = ROOT / "notebooks" / "images" / "capstone.png"
 RESULTS = ROOT / "data" / "results"
-MAIN = "cpu"  # the study that the README quotes
+MAIN, GPU = "cpu", "gpu"  # the studies that the README quotes
 TRICKS = {  # what each does, in a clause
     "distributed": "one process per device; gradients are averaged",
     "scaling": "a larger batch, a rate to match, a ramp up to it",
@@ -66,7 +66,31 @@ def headline(results: Path = RESULTS) -> str:
         f"({span(beside['whole - transfer'])}), and all seven {beside['whole'].value:.1f} times "
         f"({span(beside['whole'])}).",
     )
+    frame += (on_gpu(found_in(GPU, results)),)
     return "\n".join((first, "", *(f"- {line}" for line in frame)))
+
+
+def on_gpu(found: Published) -> str:
+    """The result of the GPU's study in three sentences."""
+    plain, whole = found.of("plain", "whole")
+    size = BUDGETS[GPU]
+    words = {"slower": [], "faster": []}  # what the others are without a trick
+    for row in found.rows:
+        if row.against == "whole" and row.verdict in words:
+            words[row.verdict].append(row.arm.removeprefix("whole - ") + r"\*" * row.wavers)
+    return (
+        f"**On a GPU**, {found.hardware} and {size.model} at {size.image_size} pixels, all seven "
+        f"take {whole.train:.2f} s instead of {plain.train:.1f} s to {found.target:.0%}: "
+        f"{whole.ratio.value:.1f} times as fast, with a wide interval ({span(whole.ratio)}, "
+        f"{whole.seeds} seeds). What pays there: {listed(words['slower'])}. What costs time: "
+        f"{listed(words['faster'])}."
+    )
+
+
+def listed(names: list[str]) -> str:
+    """Names as a sentence has them."""
+    *some, last = names or ["nothing that could be told"]
+    return f"{', '.join(some)} and {last}" if some else last
 
 
 def effect(

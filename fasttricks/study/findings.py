@@ -154,24 +154,29 @@ def headline(
     """What the recorded studies found of one trick, as sentences with n and hardware."""
     said = []
     for study in published(results):
-        start = study.reference
+        start, found = study.reference, []
         rows = study.of(start, f"{start} + {trick}")
         if len(rows) == 2:
-            which = f", {study.about}" if study.about else ""
             begin = "plain training" if start == "plain" else f"`{start}`"
-            said.append(
-                f"Recorded on {study.hardware}{which}, {rows[1].seeds} paired seeds, with a "
-                f"validation accuracy of {study.target} as the target: {begin} "
-                f"{took(rows[0], rows[1])}, and with this trick it {took(rows[1])}. "
+            found.append(
+                f"{begin} {took(rows[0], rows[1])}, and with this trick it {took(rows[1])}. "
                 f"So **{outcome(rows[1], PAYS)}**."
             )
-        rows = study.of("whole", f"whole - {trick}")
-        if len(rows) == 2:
-            said.append(
-                f"With all seven tricks, training {took(rows[0], rows[1])}, and with the other "
-                f"six, without this one, it {took(rows[1])}. So **{outcome(rows[1], MISSED)}**."
+        both = study.of("whole", f"whole - {trick}")
+        if len(both) == 2:
+            found.append(
+                f"{'With' if found else 'with'} all seven tricks, training "
+                f"{took(both[0], both[1])}, and with the other six, without this one, it "
+                f"{took(both[1])}. So **{outcome(both[1], MISSED)}**."
             )
-    return " ".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
+        if found:
+            which = f", {study.about}" if study.about else ""
+            seeds = (rows[1:] or both[1:])[0].seeds
+            said.append(
+                f"Recorded on {study.hardware}{which}, {seeds} paired seeds, with a validation "
+                f"accuracy of {study.target} as the target: {' '.join(found)}"
+            )
+    return "\n\n".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
 
 
 PAYS = {
@@ -203,7 +208,8 @@ def took(
     if not row.arrives:
         return f"is not there after {row.most:,} images (its accuracy is {row.accuracy:.4f} then)"
     paired = beside.compared if beside and 0 < beside.ratio.value < math.inf else math.nan
-    return f"takes {paired if math.isfinite(paired) else row.train:.1f} s"
+    value = paired if math.isfinite(paired) else row.train
+    return f"takes {value:.{1 if value >= 1 else 2}f} s"
 
 
 def seconds(value: float) -> str:
