@@ -20,7 +20,16 @@ from fasttricks.budget import BUDGETS
 from fasttricks.recipe import name_of
 from fasttricks.record import Run
 from fasttricks.study.analysis import code, coverage, digest, findings, publish, unfinished
-from fasttricks.study.findings import FINDINGS, RESULTS, headline, published, summary
+from fasttricks.study.findings import (
+    COVERAGE,
+    FINDINGS,
+    RESULTS,
+    covered,
+    headline,
+    published,
+    summary,
+    trusted,
+)
 from fasttricks.study.pages import figure, page, steps_of, target_curves, waterfall, write_report
 from fasttricks.study.plan import DECLARED, Study, read_study, trials
 from fasttricks.study.runs import RUNS, bench, read_records
@@ -184,18 +193,27 @@ def test_a_study_that_has_only_begun_says_what_it_lacks(file, tmp_path, made):
 def test_intervals_are_simulated_with_the_records_noise(file, tmp_path, made):
     bench(file, tmp_path)
     study, found = read_study(file), read_records(tmp_path / "tiny")
-    ((bias, share, n),) = coverage(study, found, ["whole"], studies=60).values()
+    ((bias, share),) = coverage(study, found, ["whole"], studies=60).values()
     assert abs(bias) < 0.05
     assert 0.8 < share <= 1
-    assert n == 60
 
 
-def test_the_simulation_is_printed(file, tmp_path, made, capsys):
+def test_the_simulation_is_printed_and_kept(file, tmp_path, made, capsys):
     bench(file, tmp_path)
     assert main(["report", "--results", str(tmp_path), "--simulate", "5"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"tiny: whole beside plain: .* hold the truth in \d+\.0% of 5 made-up", said)
+    assert trusted("tiny", tmp_path).startswith("In 5 made-up studies")
+    assert trusted("tiny", tmp_path) in (tmp_path / "tiny.md").read_text(encoding="utf-8")
     assert main(["report", "--results", str(tmp_path), "--simulate", "0"]) == 2
+
+
+def test_what_was_simulated_is_of_the_records_that_are_stored():
+    for told in published():
+        arms = {row.arm for row in told.rows if row.arrives and row.arm != row.against}
+        assert set(covered(told.study)) == arms, "run `fasttricks report --simulate 1000`"
+        kept = json.loads((RESULTS / told.study / COVERAGE).read_text(encoding="utf-8"))
+        assert kept["records"] == told.runs
 
 
 def test_a_run_that_breaks_is_recorded_and_counts(file, tmp_path, made, monkeypatch, capsys):

@@ -203,8 +203,8 @@ def coverage(
     found: Found,
     names: Sequence[str],  # of arms
     studies: int = 1000,  # made up
-) -> dict[str, tuple[float, float, int]]:
-    """By arm: bias of the ratio, share of made-up studies whose interval holds the truth, and n.
+) -> dict[str, tuple[float, float]]:
+    """By arm: bias of the ratio, and share of made-up studies whose interval holds the truth.
 
     The truth is what the records' curves say; the noise is drawn from the records. Each made-up
     study runs the arm and its reference on their declared lengths, grows these as a study does, and
@@ -225,7 +225,7 @@ def coverage(
             seen = ratio(*made, study.target)
             hits += seen.low <= truth <= seen.high
             errors.append(math.log(seen.value / truth) if 0 < seen.value < math.inf else math.nan)
-        result[name] = (math.expm1(np.nanmean(errors)), hits / studies, studies)
+        result[name] = (math.expm1(np.nanmean(errors)), hits / studies)
     return result
 
 

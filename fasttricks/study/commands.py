@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .. import machine
 from ..budget import BASELINE, SEVEN, choose_budget
 from ..data import ROOT
+from ..files import write_json
 from ..sources import load
 
 if TYPE_CHECKING:  # they need scipy, which no other command does
@@ -58,7 +59,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     report.add_argument(
         "--simulate", type=int, metavar="N",
-        help="instead, tell how often the method's intervals hold in N made-up studies",
+        help="first, find out how often the method's intervals hold in N made-up studies",
     )  # fmt: skip
     for command, what in ((bench, "go, in a folder of the study's name"), (report, "are")):
         command.add_argument(
@@ -124,8 +125,7 @@ def run_report(options: argparse.Namespace) -> None:
         if options.simulate < 1:
             raise ValueError(f"--simulate must be 1 or more, not {options.simulate}.")
         for name, (study, found) in studies(options.results).items():
-            print_coverage(name, study, found, options.simulate)
-        return
+            simulate(options.results / name, study, found, options.simulate)
     pages = write_report(options.results)
     if not pages:
         raise FileNotFoundError(
@@ -134,14 +134,22 @@ def run_report(options: argparse.Namespace) -> None:
     print(*pages, sep="\n")
 
 
-def print_coverage(name: str, study: "Study", found: "Found", count: int) -> None:
-    """Bias and coverage of a study's intervals, an arm a line."""
+def simulate(folder: Path, study: "Study", found: "Found", count: int) -> None:
+    """Bias and coverage of a study's intervals, an arm a line; kept beside the records."""
     from .analysis import coverage, findings
+    from .findings import COVERAGE
 
     rows = [row for row in findings(study, found) if row.arrives and row.arm != row.against]
-    arms = [row.arm for row in rows]
-    for arm, (bias, share, made) in coverage(study, found, arms, count).items():
+    told = coverage(study, found, [row.arm for row in rows], count)
+    for arm, (bias, share) in told.items():
         print(
-            f"{name}: {arm} beside {study.against(arm)}: bias of the ratio {bias:+.1%}, "
-            f"95 % intervals hold the truth in {share:.1%} of {made:,} made-up studies"
+            f"{folder.name}: {arm} beside {study.against(arm)}: bias of the ratio {bias:+.1%}, "
+            f"95 % intervals hold the truth in {share:.1%} of {count:,} made-up studies"
         )
+    kept = {
+        "studies": count,
+        "records": sum(map(len, found.values())),
+        "bias": {arm: round(bias, 4) for arm, (bias, _) in told.items()},
+        "holds": {arm: share for arm, (_, share) in told.items()},
+    }
+    write_json(folder / COVERAGE, kept)

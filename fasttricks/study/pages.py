@@ -17,7 +17,7 @@ from ..files import write_json
 from ..recipe import NAMES
 from ..record import Run
 from .analysis import hardware_of, publish
-from .findings import FINDINGS, RESULTS, Finding, Published, seconds, span, summary, times
+from .findings import FINDINGS, RESULTS, Finding, Published, seconds, span, summary, times, trusted
 from .plan import DECLARED, TUNE, Found, Study, read_study
 from .runs import read_records
 from .style import COLOURS, MARKS, STYLES, plain_numbers
@@ -139,7 +139,7 @@ def all_runs(found: Found) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("arm")
 
 
-def page(name: str, study: Study, found: Found) -> str:
+def page(name: str, study: Study, found: Found, results: Path = RESULTS) -> str:
     """Everything that a study says, as Markdown; the same for the same records."""
     runs = [run for some in found.values() for run in some.values() if isinstance(run, Run)]
     first = min(runs, key=lambda run: run.started)
@@ -158,6 +158,7 @@ def page(name: str, study: Study, found: Found) -> str:
         "on the train clock and over the seeds that both have, with the 95 % interval of the "
         f"jackknife over them; above 1 is faster. {len(told.rows) - 1} verdicts are read; those "
         "marked fall when all are asked at once (Holm 1979).",
+        *filter(None, [trusted(name, results)]),
         *told.unfinished,
     ]
     if told.rows:
@@ -318,6 +319,6 @@ def write_report(results: Path = RESULTS) -> list[Path]:
                 fig.savefig(results / f"{name}{kind}.png", dpi=100, metadata={"Software": None})
                 plt.close(fig)
         write_json(results / name / FINDINGS, told.to_json())
-        (results / f"{name}.md").write_text(page(name, study, found), encoding="utf-8")
+        (results / f"{name}.md").write_text(page(name, study, found, results), encoding="utf-8")
         written.append(results / f"{name}.md")
     return written

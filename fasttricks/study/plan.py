@@ -213,7 +213,8 @@ class Study:
 
     def against(self, arm: str) -> str:
         """The arm that this one is compared with."""
-        return "whole" if arm.startswith("whole -") else self.reference
+        left_out = arm.startswith("whole -") and "whole" in self.arms
+        return "whole" if left_out else self.reference
 
 
 @dataclass(frozen=True)
