@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("FASTTRICKS_BUDGET", "smoke")
+# Tests compare bits, which a GPU does not repeat, and so they use the CPU; notebooks use the GPU.
+os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("FASTTRICKS_TEST_GPUS", "")
 
 import pytest
 import torch
