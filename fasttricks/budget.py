@@ -27,7 +27,7 @@ class Budget:
 BUDGETS = {
     "smoke": Budget("smoke", "test_resnet", 28, 200, 5_120, 6_400, 3_840, 1, 0.65),
     "cpu": Budget("cpu", "test_resnet", 28, None, 25_600, 138_368, 16_480, 3, 0.88),
-    # From single runs of BASELINE and SEVEN on one GPU; its study has larger batches.
+    # An estimate, from a few runs without records; the study of a GPU has larger batches.
     "gpu": Budget("gpu", "resnet18", 64, None, 102_400, 160_000, 40_960, 3, 0.91),
 }
 

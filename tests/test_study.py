@@ -21,10 +21,10 @@ from fasttricks.recipe import name_of
 from fasttricks.record import Run
 from fasttricks.study.analysis import code, coverage, digest, findings, publish, unfinished
 from fasttricks.study.findings import (
-    COVERAGE,
     FINDINGS,
     RESULTS,
     covered,
+    ended,
     headline,
     published,
     summary,
@@ -162,7 +162,10 @@ def test_what_is_published_survives_its_file(file, tmp_path, made):
     said = headline("mixup", tmp_path)
     assert re.search(r"and with this trick it is not there after [\d,]+ images", said)
     assert "**alone, it costs time**" in said
-    assert re.search(r"4 paired seeds, .* as the target: plain training takes \d", said)
+    assert re.search(
+        r"a validation accuracy of 0\.8 as the target: plain training takes (1\.\d|0\.9\d) s", said
+    )
+    assert re.search(r"95 % interval: [\d.]+ to [\d.]+, 4 paired seeds\)", said)
     assert re.search(r"leaving it out makes no clear .*: 1?0?\.?\d+ times as fast \(95 % int", said)
     assert "No study" in headline("cyclic", tmp_path)
     text = (tmp_path / "tiny.md").read_text(encoding="utf-8")
@@ -208,11 +211,40 @@ def test_the_simulation_is_printed_and_kept(file, tmp_path, made, capsys):
     assert main(["report", "--results", str(tmp_path), "--simulate", "0"]) == 2
 
 
+def test_a_study_without_cold_walls_starts_no_processes_and_shows_none(file, tmp_path, made):
+    file.write_text(STUDY.replace("target =", "cold = false\ntarget ="), encoding="utf-8")
+    bench(file, tmp_path)
+    assert write_report(tmp_path)
+    text = (tmp_path / "tiny.md").read_text(encoding="utf-8")
+    assert "train s" in text
+    assert "cold wall" not in text
+    assert all(math.isnan(row.wall) for row in published(tmp_path)[0].rows)
+    assert made
+    assert not any(fresh for _, _, _, fresh, _, _ in made)
+
+
+def test_a_study_draws_from_its_own_plain_settings(file):
+    file.write_text(STUDY + "[plain]\nlr = 0.004\n", encoding="utf-8")
+    study = read_study(file)
+    drawn = [recipe for name, recipe in study.tuned.items() if name.startswith("whole")]
+    assert {recipe.lr for recipe in drawn} == {study.recipe("plain").lr} == {0.004}
+
+
+def test_the_last_round_checks_the_curve(file, tmp_path, made):
+    bench(file, tmp_path)
+    told = publish("tiny", read_study(file), read_records(tmp_path / "tiny"))
+    for accuracy, words in ((0.85, "5.0 points above"), (0.79, "too few"), (0.801, "close to")):
+        rows = [replace(row, accuracy=accuracy) for row in told.rows]
+        assert words in ended(replace(told, rows=rows))
+    assert ended(replace(told, rows=[])) == ""
+
+
 def test_what_was_simulated_is_of_the_records_that_are_stored():
     for told in published():
         arms = {row.arm for row in told.rows if row.arrives and row.arm != row.against}
-        assert set(covered(told.study)) == arms, "run `fasttricks report --simulate 1000`"
-        kept = json.loads((RESULTS / told.study / COVERAGE).read_text(encoding="utf-8"))
+        kept = covered(told.study)
+        assert kept, "run `fasttricks report --simulate 1000`"
+        assert set(kept["holds"]) == set(kept["bias"]) == arms
         assert kept["records"] == told.runs
 
 

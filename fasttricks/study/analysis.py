@@ -62,10 +62,12 @@ def compare(name: str, arm: Arm, against: str, other: Arm, target: float) -> Fin
         against=against,
         images=estimate(arm.costs(target, "images")) if arrives else never,
         most=int(arm.images[-1]),
-        accuracy=float(arm.curve.at(arm.images[-1])),
+        accuracy=arm.ended if arrives else float(arm.curve.at(arm.images[-1])),
         seeds=arm.accuracy.shape[1],
         train=estimate(arm.costs(target)).value if arrives else math.inf,
-        wall=estimate(arm.costs(target, "wall")).value if arrives else math.inf,
+        wall=estimate(arm.costs(target, "wall")).value
+        if arrives
+        else math.inf + float(arm.rest.mean()),  # not a number where there are no cold walls
         ratio=ratio(arm, other, target),
         wall_ratio=ratio(arm, other, target, "wall"),
         holds=False,

@@ -17,6 +17,7 @@ RESULTS = ROOT / "results"
 FINDINGS = "findings.json"
 COVERAGE = "coverage.json"  # how often a study's intervals hold, beside its findings
 SCHEMA = 2
+CLOSE = 0.3  # points of accuracy between the target and what the last round ended at
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Finding:
     against: str
     images: Estimate  # until the target; infinite where it was not reached
     most: int  # images of the longest run that was tried
-    accuracy: float  # mean of the last round, or after the most images
+    accuracy: float  # mean of the last round, or the curve's after the most images
     seeds: int
     train: float  # seconds until the target
     wall: float  # not a number where the study has no cold walls
@@ -148,27 +149,44 @@ def finding(stored: dict[str, Any]) -> Finding:
     return Finding(**{k: Estimate(**v) if isinstance(v, dict) else v for k, v in stored.items()})
 
 
-def covered(study: str, results: Path = RESULTS) -> dict[str, float]:
-    """By arm, the share of made-up studies whose interval held the truth; empty if none was asked.
+def covered(study: str, results: Path = RESULTS) -> dict[str, Any]:
+    """What `fasttricks report --simulate` found of a study's intervals; empty if nobody asked.
 
-    `fasttricks report --simulate` writes it.
+    `holds` has, by arm, the share of made-up studies whose interval held the truth.
     """
     path = results / study / COVERAGE
-    return json.loads(path.read_text(encoding="utf-8"))["holds"] if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def trusted(study: str, results: Path = RESULTS) -> str:
     """What made-up studies with known truth say of a study's intervals, or an empty string."""
-    holds = covered(study, results)
-    if not holds:
+    stored = covered(study, results)
+    if not stored:
         return ""
-    stored = json.loads((results / study / COVERAGE).read_text(encoding="utf-8"))
+    holds, off = stored["holds"], stored["bias"].values()
     worst, best = min(holds, key=holds.get), max(holds, key=holds.get)
-    off = stored["bias"].values()
     return (
         f"In {stored['studies']:,} made-up studies, whose truth is known, intervals called 95 % "
         f"held it in {holds[worst]:.1%} ({worst}) to {holds[best]:.1%} ({best}) of them, and "
         f"ratios were {min(off):+.1%} to {max(off):+.1%} off on average."
+    )
+
+
+def ended(told: Published) -> str:
+    """How the reference's last round ended, which no fit has read, and what that means."""
+    (start,) = told.of(told.reference) or (None,)
+    if start is None or not start.arrives or math.isnan(start.accuracy):
+        return ""
+    points = 100 * (start.accuracy - told.target)
+    meaning = (
+        "close to the target, as the curve says"
+        if abs(points) < CLOSE
+        else f"{abs(points):.1f} points {'above' if points > 0 else 'below'} the target, which "
+        f"suggests that its seconds are too {'many' if points > 0 else 'few'}"
+    )
+    return (
+        f"A check: in the last round, {told.reference} ended at a mean validation accuracy of "
+        f"{start.accuracy:.4f} ({start.seeds} seeds), {meaning}."
     )
 
 
@@ -196,10 +214,9 @@ def headline(
             )
         if found:
             which = f", {study.about}" if study.about else ""
-            seeds = (rows[1:] or both[1:])[0].seeds
             said.append(
-                f"Recorded on {study.hardware}{which}, {seeds} paired seeds, with a validation "
-                f"accuracy of {study.target} as the target: {' '.join(found)}"
+                f"Recorded on {study.hardware}{which}, with a validation accuracy of "
+                f"{study.target} as the target: {' '.join(found)}"
             )
     return "\n\n".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
 
@@ -221,7 +238,8 @@ def outcome(row: Finding, words: dict[str, str]) -> str:
     verdict = words[row.verdict]
     if not 0 < row.ratio.value < math.inf:
         return verdict
-    told = f"{verdict}: {times(row.ratio.value)} times as fast (95 % interval: {span(row.ratio)})"
+    interval = f"95 % interval: {span(row.ratio)}, {row.seeds} paired seeds"
+    told = f"{verdict}: {times(row.ratio.value)} times as fast ({interval})"
     return told + ("; not so clear if all verdicts of the study are asked at once" * row.wavers)
 
 

@@ -17,7 +17,18 @@ from ..files import write_json
 from ..recipe import NAMES
 from ..record import Run
 from .analysis import hardware_of, publish
-from .findings import FINDINGS, RESULTS, Finding, Published, seconds, span, summary, times, trusted
+from .findings import (
+    FINDINGS,
+    RESULTS,
+    Finding,
+    Published,
+    ended,
+    seconds,
+    span,
+    summary,
+    times,
+    trusted,
+)
 from .plan import DECLARED, TUNE, Found, Study, read_study
 from .runs import read_records
 from .style import COLOURS, MARKS, STYLES, plain_numbers
@@ -47,6 +58,7 @@ def as_table(
                 "95 % of images": f"{row.images.low:,.0f} to {row.images.high:,.0f}"
                 if row.arrives
                 else f"at {row.accuracy:.4f} then",
+                "accuracy in the last round": f"{row.accuracy:.4f}" if row.arrives else "-",
                 "train s": seconds(row.train),
                 "cold wall s": seconds(row.wall),
                 f"times as fast as {row.against}": times(row.ratio.value),
@@ -158,7 +170,7 @@ def page(name: str, study: Study, found: Found, results: Path = RESULTS) -> str:
         "on the train clock and over the seeds that both have, with the 95 % interval of the "
         f"jackknife over them; above 1 is faster. {len(told.rows) - 1} verdicts are read; those "
         "marked fall when all are asked at once (Holm 1979).",
-        *filter(None, [trusted(name, results)]),
+        *filter(None, [trusted(name, results), ended(told)]),
         *told.unfinished,
     ]
     if told.rows:

@@ -262,6 +262,7 @@ def arm_of(study: Study, found: Found, name: str) -> Arm | None:
         accuracy=np.array([[run.val_accuracy for run in runs] for runs in lengths.values()]),
         pace=np.exp(np.log(train / seen).mean(0)),
         rest=rest.mean(0) if study.cold else np.full(len(seeds), math.nan),
+        ended=mean(run.val_accuracy for run in timed[0]) if any(last) else math.nan,
     )
 
 
