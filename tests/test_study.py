@@ -31,7 +31,7 @@ from fasttricks.study.findings import (
     trusted,
 )
 from fasttricks.study.pages import figure, page, steps_of, target_curves, waterfall, write_report
-from fasttricks.study.plan import DECLARED, Study, read_study, trials
+from fasttricks.study.plan import DECLARED, Study, arm_of, read_study, trials
 from fasttricks.study.runs import RUNS, bench, read_records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -170,7 +170,7 @@ def test_what_is_published_survives_its_file(file, tmp_path, made):
     assert "No study" in headline("cyclic", tmp_path)
     text = (tmp_path / "tiny.md").read_text(encoding="utf-8")
     assert text == page("tiny", study, found)
-    assert "Test accuracy at those images, read once: plain 0.7900 (n = 4" in text
+    assert "Test accuracy at those images (it chose nothing): plain 0.7900 (n = 4" in text
     assert summary(stored.rows) in text
     assert stored.unfinished == []
     (tmp_path / "tiny" / RUNS).write_text("no record", encoding="utf-8")
@@ -221,6 +221,24 @@ def test_a_study_without_cold_walls_starts_no_processes_and_shows_none(file, tmp
     assert all(math.isnan(row.wall) for row in published(tmp_path)[0].rows)
     assert made
     assert not any(fresh for _, _, _, fresh, _, _ in made)
+
+
+def test_fewer_turns_than_seeds_in_the_last_round(file, tmp_path, made):
+    few = STUDY.replace("target =", "turns = 1\ntarget =")
+    file.write_text(few, encoding="utf-8")
+    bench(file, tmp_path)
+    assert {seed for arm, _, seed, *_ in made if arm.startswith("last")} == {0}
+    study, found = read_study(file), read_records(tmp_path / "tiny")
+    assert "1 each, whose paces all seeds share" in page("tiny", study, found, tmp_path)
+    for name in study.arms:
+        arm = arm_of(study, found, name)
+        assert len(arm.pace) == len(arm.rest) == len(study.seeds_of(name))
+    assert len(set(arm_of(study, found, "whole").pace)) == 1
+    made.clear()
+    file.write_text(few.replace("seeds = 4", "seeds = 6"), encoding="utf-8")
+    assert bench(file, tmp_path)
+    assert {seed for _, _, seed, *_ in made} >= {4, 5}
+    assert not [arm for arm, *_ in made if arm.startswith("last")], "paces are known"
 
 
 def test_a_study_draws_from_its_own_plain_settings(file):

@@ -206,7 +206,8 @@ def study(name: str, results: Path = RESULTS) -> str:
     parts += tables(found.rows)
     if found.tested:
         scores = [f"{arm} {sum(v) / len(v):.4f}" for arm, v in found.tested.items()]
-        parts += [f"On the test images, read once, at those lengths: {', '.join(scores)}."]
+        shown = ", ".join(scores)
+        parts += [f"On the test images, which chose nothing, at those lengths: {shown}."]
     return "\n\n".join(parts)
 
 

@@ -14,7 +14,7 @@ from .. import machine
 from ..budget import BASELINE, SEVEN
 from .crossing import Arm, estimate, holm, simulated
 from .findings import Estimate, Finding, Published
-from .plan import TEST, Found, Study, arm_of, complete, lacking, part_of_ladder, trials
+from .plan import TEST, Found, Study, arm_of, complete, ended, lacking, part_of_ladder, trials
 
 POINTS = 12  # targets at which an arm is shown
 ALPHA = 0.05
@@ -53,8 +53,10 @@ def ratio(arm: Arm, other: Arm, target: float, clock: str = "train") -> Estimate
     return Estimate(0.0, 0.0, bound) if theirs else Estimate(math.inf, 1 / bound, math.inf)
 
 
-def compare(name: str, arm: Arm, against: str, other: Arm, target: float) -> Finding:
-    """An arm's finding, as if it were the only one."""
+def compare(
+    name: str, arm: Arm, against: str, other: Arm, target: float, ended: float = math.nan
+) -> Finding:
+    """An arm's finding, as if it were the only one; `ended` is what its last round ended at."""
     arrives = math.isfinite(arm.curve.images(target))
     never = Estimate(math.inf, float(arm.images[-1]), math.inf)
     return Finding(
@@ -62,7 +64,7 @@ def compare(name: str, arm: Arm, against: str, other: Arm, target: float) -> Fin
         against=against,
         images=estimate(arm.costs(target, "images")) if arrives else never,
         most=int(arm.images[-1]),
-        accuracy=arm.ended if arrives else float(arm.curve.at(arm.images[-1])),
+        accuracy=ended if arrives else float(arm.curve.at(arm.images[-1])),
         seeds=arm.accuracy.shape[1],
         train=estimate(arm.costs(target)).value if arrives else math.inf,
         wall=estimate(arm.costs(target, "wall")).value
@@ -80,7 +82,8 @@ def findings(study: Study, found: Found) -> list[Finding]:
     for name, arm in arms.items():
         against = study.against(name)
         if against in arms:
-            rows.append(compare(name, arm, against, arms[against], study.target))
+            end = ended(study, name, found)
+            rows.append(compare(name, arm, against, arms[against], study.target, end))
     asked = [row for row in rows if math.isfinite(row.ratio.p)]
     raised = holm(np.array([row.ratio.p for row in asked])) if asked else ()
     holds = {row.arm: bool(p <= ALPHA) for row, p in zip(asked, raised, strict=True)}
@@ -93,7 +96,7 @@ def beside_peers(study: Study, found: Found) -> list[Finding]:
     """The arms that are compared with every peer, beside each."""
     arms = arms_of(study, found)
     return [
-        compare(name, arms[name], peer, arms[peer], study.target)
+        compare(name, arms[name], peer, arms[peer], study.target, ended(study, name, found))
         for peer in study.peers
         for name in study.beside
         if peer in arms and name in arms

@@ -81,7 +81,6 @@ class Arm:
     accuracy: NDArray  # (R, S) final validation accuracy
     pace: NDArray  # (S,) seconds an image
     rest: NDArray  # (S,) seconds of the cold wall beside training; not numbers where it is unknown
-    ended: float = math.nan  # mean validation accuracy of the last round, which no fit reads
 
     def first(self, seeds: int) -> "Arm":
         """The same arm with its first seeds alone."""

@@ -58,7 +58,9 @@ def as_table(
                 "95 % of images": f"{row.images.low:,.0f} to {row.images.high:,.0f}"
                 if row.arrives
                 else f"at {row.accuracy:.4f} then",
-                "accuracy in the last round": f"{row.accuracy:.4f}" if row.arrives else "-",
+                "accuracy in the last round": f"{row.accuracy:.4f}"
+                if row.arrives and not math.isnan(row.accuracy)
+                else "-",
                 "train s": seconds(row.train),
                 "cold wall s": seconds(row.wall),
                 f"times as fast as {row.against}": times(row.ratio.value),
@@ -165,8 +167,8 @@ def page(name: str, study: Study, found: Found, results: Path = RESULTS) -> str:
         f"`{name}/`.",
         f"Target: validation accuracy {study.target}. {chosen(study)}",
         "Images until the target are read off a monotone curve through the mean accuracies of "
-        f"{study.paired} at each length; seconds are these images at the pace of a "
-        "last round in which all arms take turns. A ratio says how many times as fast an arm is, "
+        f"{study.paired} at each length; seconds are these images at the pace of a last round in "
+        f"which all arms take turns{study.paced}. A ratio says how many times as fast an arm is, "
         "on the train clock and over the seeds that both have, with the 95 % interval of the "
         f"jackknife over them; above 1 is faster. {len(told.rows) - 1} verdicts are read; those "
         "marked fall when all are asked at once (Holm 1979).",
@@ -187,7 +189,7 @@ def page(name: str, study: Study, found: Found, results: Path = RESULTS) -> str:
             f"{max(values):.4f})"
             for arm, values in told.tested.items()
         ]
-        parts += [f"Test accuracy at those images, read once: {'; '.join(scores)}."]
+        parts += [f"Test accuracy at those images (it chose nothing): {'; '.join(scores)}."]
     tuned = {arm.split(" ")[1]: None for arm, _ in found if arm.startswith(f"{TUNE} ")}
     for arm in tuned:
         parts += [f"## Tuning: {arm}", as_markdown(tuning_table(found, arm))]

@@ -57,6 +57,7 @@ class Study:
     data: str = "fashion-mnist"
     labels: int | None = None  # images to train on; all unless given
     cold: bool = True  # each run of the last round is a new process; else there is no cold wall
+    turns: int | None = None  # seeds in the last round, whose paces all share; all unless given
     beside: list[str] = field(default_factory=list)  # arms that are compared with every peer
     tested: list[str] = field(default_factory=list)  # arms that the test images judge in the end
     plain: dict[str, Any] = field(default_factory=dict)  # settings that differ from BASELINE's
@@ -201,6 +202,8 @@ class Study:
         else:
             name = rest if word in (LAST, TEST) else arm
             count = self.arms[name][2] if len(self.arms[name]) > 2 else self.seeds
+        if word == LAST:
+            count = min(count, self.turns or count)
         first = SEEDS.get(word, 0)
         return list(range(first, first + count))
 
@@ -210,6 +213,11 @@ class Study:
         fewer = sorted({len(self.seeds_of(arm)) for arm in self.arms} - {self.seeds})
         some = f" ({' or '.join(map(str, fewer))} where the table says so)" if fewer else ""
         return f"{self.seeds} paired seeds{some}"
+
+    @property
+    def paced(self) -> str:
+        """How many turns the last round has, in words, where they are fewer than the seeds."""
+        return f", {self.turns} each, whose paces all seeds share" if self.turns else ""
 
     def against(self, arm: str) -> str:
         """The arm that this one is compared with."""
@@ -252,18 +260,23 @@ def arm_of(study: Study, found: Found, name: str) -> Arm | None:
             lengths[images] = complete(runs, seeds)
     if not lengths:
         return None
-    last = [complete(runs, seeds) for (arm, _), runs in found.items() if arm == f"{LAST} {name}"]
-    timed = last[-1:] if any(last) else list(lengths.values())
+    timed = last_round(study, name, found)[-1:] or list(lengths.values())
     train = np.array([[run.train_seconds for run in runs] for runs in timed])
     rest = np.array([[run.wall_seconds for run in runs] for runs in timed]) - train
     seen = np.array([[run.images_seen for run in runs] for runs in timed])
     return Arm(
         images=np.array(list(lengths)),
         accuracy=np.array([[run.val_accuracy for run in runs] for runs in lengths.values()]),
-        pace=np.exp(np.log(train / seen).mean(0)),
-        rest=rest.mean(0) if study.cold else np.full(len(seeds), math.nan),
-        ended=mean(run.val_accuracy for run in timed[0]) if any(last) else math.nan,
+        pace=np.resize(np.exp(np.log(train / seen).mean(0)), len(seeds)),
+        rest=np.resize(rest.mean(0) if study.cold else math.nan, len(seeds)),
     )
+
+
+def last_round(study: Study, arm: str, found: Found) -> list[list[Run | PeerRun]]:
+    """Its complete turns of the last round: more than one list after seeds have been added."""
+    turns = study.seeds_of(arm)[: study.turns]
+    rounds = [complete(runs, turns) for (name, _), runs in found.items() if name == f"{LAST} {arm}"]
+    return list(filter(None, rounds))
 
 
 def advised_target(study: Study, found: Found) -> float | None:
@@ -325,7 +338,8 @@ def trials(study: Study, found: Found) -> Iterator[Trial]:
     if todo:
         return
     ends = {arm: found_length(study, arm, found) for arm in study.arms}
-    for kind, names in ((LAST, study.arms), (TEST, study.tested)):
+    untimed = [arm for arm in study.arms if not (study.turns and last_round(study, arm, found))]
+    for kind, names in ((LAST, untimed), (TEST, study.tested)):
         rounds = [(f"{kind} {arm}", ends[arm]) for arm in names if ends[arm]]
         yield from lacking(study, rounds, found)
 
@@ -334,6 +348,13 @@ def found_length(study: Study, arm: str, found: Found) -> int | None:
     """The images at which an arm is at the target, in whole batches; None where it is not."""
     images = arm_of(study, found, arm).curve.images(study.target)
     return study.whole_batches(arm, images) if math.isfinite(images) else None
+
+
+def ended(study: Study, arm: str, found: Found) -> float:
+    """The mean validation accuracy of the runs at that length, which no fit reads."""
+    length = found_length(study, arm, found)
+    runs = found.get((f"{LAST} {arm}", length)) or found.get((f"{TEST} {arm}", length), {})
+    return mean(run.val_accuracy for run in runs.values()) if runs else math.nan
 
 
 def lacking(study: Study, lengths: list[tuple[str, int]], found: Found) -> Iterator[Trial]:
