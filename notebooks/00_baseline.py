@@ -18,8 +18,7 @@
 # %% [markdown]
 # # 0. The baseline, and how we measure
 #
-# Welcome! In this course, we train a small image network and then try to make its training faster with seven
-# tricks, one per chapter:
+# Welcome! In this course, we try to train a small image network faster with seven tricks, one per chapter:
 #
 # | chapter | trick | in one line |
 # |---|---|---|
@@ -31,10 +30,17 @@
 # | 6 | transfer learning | start from weights learned on other images |
 # | 7 | mixed precision | compute in 16 bits instead of 32 where that is safe |
 #
-# To see whether a trick helps, we need something to compare it with. So in this chapter, we train the network
-# without any trick. This is the *baseline*. Then we answer two questions that matter in all later chapters:
-# when is a gain more than luck, and what does "faster" mean? Runs that should give equal results turn out to
-# differ, so we need a rule for each.
+# Training is *faster* if it reaches the same accuracy in fewer seconds:
+#
+# > seconds to an accuracy = images needed × seconds per image
+#
+# Chapters 3 to 6 aim at the images, and chapters 1, 2 and 7 at the seconds per image. We measure the two
+# apart, because a trick may improve one and worsen the other. The **accuracy after equally many images** shows
+# whether each image teaches more, however fast the machine is. Short runs suffice for both factors. The product
+# needs long runs, so we leave it to a recorded study.
+#
+# In this chapter, we train without any trick (the *baseline*). Runs that should give equal results turn out to
+# differ, so we need a rule for gains and a rule for speed.
 #
 # About 30 minutes to read, and two to run.
 
@@ -62,9 +68,9 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# Your device determines the *budget*: which network we train, how large the images are, and how many of them
-# a run sees. Whenever a sentence depends on the result of a run, code writes it with `say`. So the text
-# always describes the run that you see. Here is the first such sentence:
+# Your device determines the *budget*: which network we train (a residual network from the library timm), how
+# large the images are, and how many of them a run sees. Code that only writes, draws or tabulates is folded.
+# Whenever a sentence depends on a run, code writes it with `say`. Here is the first such sentence:
 
 # %%
 from fasttricks import BASELINE, choose_budget, load, train
@@ -85,7 +91,7 @@ say(
 # Our data set is Fashion-MNIST, which comes with the repository. It has small grey pictures of ten kinds of
 # clothes. Here is one of each kind.
 
-# %%
+# %% tags=["fold"]
 import matplotlib.pyplot as plt
 
 from fasttricks.course import holds, plot, show
@@ -96,9 +102,9 @@ show([data.train.x[row] for row in first[5:]], data.classes[5:])
 plt.show()
 
 # %% [markdown]
-# Some kinds look alike, such as shirts and pullovers. A blind guess would be right one time in ten. We judge
-# every run by the *validation* images, and use the test images only once, at the very end of the course. Let
-# us count the images. `holds` prints a claim if it is true, and stops the notebook if it is not.
+# A blind guess would be right one time in ten. We judge every run by the *validation* images. Our choices may
+# suit these by luck, so we use the test images only once, at the very end of the course. `holds` prints a claim
+# if it is true, and stops the notebook if it is not.
 
 # %% tags=["nbval-check-output"]
 sizes = [len(part) for part in (data.train, data.val, data.test)]
@@ -110,8 +116,8 @@ holds(data.train.y.unique().tolist() == list(range(10)), "there are ten kinds of
 # %% [markdown]
 # All training images lie in one tensor, one image per row. `data.draws` yields one batch of row numbers after
 # another and reshuffles them in every epoch. With each row number comes a random number, the `noise`.
-# `data.batch` takes these rows, mirrors an image left to right if its noise is below one half, and scales the
-# pixels.
+# `data.batch` takes these rows, mirrors an image left to right (for variety) if its noise is below one half,
+# and scales the pixels.
 
 # %%
 import torch
@@ -134,7 +140,7 @@ say(
 # A **recipe** holds everything that we decide about training. `BASELINE` is the plain recipe. This table
 # explains its settings.
 
-# %%
+# %% tags=["fold"]
 import pandas as pd
 
 decided = {
@@ -149,14 +155,14 @@ values = {name: str(getattr(BASELINE, name)) for name in decided}
 pd.DataFrame({"value": values, "decides": decided})
 
 # %% [markdown]
-# Any trick can beat a badly tuned baseline. To be fair, we chose the optimiser, the learning rate and the
-# batch size from 24 combinations, which we tried on two CPU cores. The seven tricks together got 24 tries as
-# well.
+# Any trick can beat a badly tuned baseline. So we chose the optimiser, the learning rate and the batch size
+# from 24 combinations, as many as we tried for the seven tricks together. We tuned on two CPU cores, for runs
+# about as long as those of our study. Elsewhere, other settings may be better.
 #
 # ## The problem: diminishing returns
 #
 # We train the plain recipe and evaluate the network eight times on the way. The first run in a new process is
-# slow, because it must claim memory and start threads. So we do a short run first and ignore it.
+# slow, because it must claim memory and start threads, so we ignore a short first run.
 
 # %%
 train(BASELINE, data, images=budget.images // 4, evaluations=1, label="only to warm up")
@@ -167,7 +173,7 @@ plt.show()
 
 # %% [markdown]
 # We write an accuracy as a share, such as 0.83, and a difference in percentage *points*: from 0.83 to 0.84 is
-# one point.
+# one point. The curve may dip, because at a constant learning rate the weights never settle.
 
 # %%
 sooner, later = 100 * (accuracy[3] - accuracy[1]), 100 * (accuracy[7] - accuracy[3])
@@ -182,13 +188,12 @@ say(
 )
 
 # %% [markdown]
-# Training curves climb steeply at first and then flatten. All seven tricks aim to reach the same accuracy in
-# less time.
+# Training curves climb steeply at first and then flatten. So a late point of accuracy is worth many images.
 #
 # ## The training loop
 #
-# Here is the complete training loop. `groups` exempts biases and the scales of norm layers from weight decay.
-# After that, the same five lines run for every batch. Their comments explain what each line does.
+# Here is the complete training loop. `groups` exempts biases and the scales of norm layers from weight decay,
+# and `fused=True` only saves time. The same five lines run for every batch.
 
 
 # %%
@@ -214,9 +219,9 @@ def plain_loop(net, data, images, seed, recipe=BASELINE):
 # %% [markdown]
 # [`examples/plain.py`](../examples/plain.py) does the same in one script of ordinary PyTorch.
 #
-# All chapters train with the package's loop, `fit`. Does it do the same as ours? We let both loops train the
-# same network with the same seed for twenty steps, on the CPU and with the smallest budget. Then we look for
-# the largest difference between their weights.
+# All chapters train with the package's loop, `fit`. Does it do the same as ours? We let both train the same
+# network with the same seed for twenty steps, on the CPU and with the smallest budget. Their weights should
+# differ by rounding at most.
 
 # %%
 from fasttricks.loop import fit
@@ -237,10 +242,10 @@ holds(difference < 1e-5, "our loop and the package's leave the same weights")
 # %% [markdown]
 # ## Where the tricks attach
 #
-# Each trick changes this loop, or its start, in one or two places. We call these places *slots*. The table
-# shows which trick fills which slot.
+# Each trick changes this loop, or its start, in one or two places, the *slots*. The table shows which trick
+# fills which slot (*cyclic* is one-cycle).
 
-# %%
+# %% tags=["fold"]
 from fasttricks import SEVEN, Mixup
 from fasttricks.recipe import name_of
 
@@ -267,7 +272,7 @@ say(
 )
 
 # %% [markdown]
-# `+` adds a trick to a recipe, and `-` with the trick's name takes it out again.
+# `+` adds a trick to a recipe, and `-` with its name takes it out. `SEVEN` holds all seven.
 
 # %% tags=["nbval-check-output"]
 all_seven, backwards = sum(SEVEN, start=BASELINE), sum(reversed(SEVEN), start=BASELINE)
@@ -277,15 +282,14 @@ holds(all_seven == backwards, "all seven can be added in any order")
 # %% [markdown]
 # ## How much is luck?
 #
-# Suppose that a colleague's code mirrors every image of a batch a second time by mistake, and the colleague
-# now repairs it. With or without the mistake, an image ends up mirrored with probability one half. So **the
-# repair cannot gain anything**. It only changes which images happen to be mirrored. But the colleague does
-# not know that.
+# Suppose that a colleague's code mirrors every image a second time by mistake, and the colleague now repairs
+# it. With or without the mistake, an image ends up mirrored with probability one half. So **the repair cannot
+# gain anything**. It only changes which images happen to be mirrored.
 #
 # We write the mistake as a trick that fills the slot `batch_maps`. A recipe together with its runs is called
-# an *arm*, as in a medical trial. We train two arms with eight *seeds* each. The seed determines the initial
-# weights, the order of the images, and which images are mirrored. The arms take turns, because a machine's
-# speed drifts over time.
+# an *arm*, as in a medical trial. `train_arms` trains both arms with the same eight *seeds*. The seed
+# determines the initial weights, the order of the images, and which images are mirrored. The arms take turns,
+# because a machine's speed drifts over time.
 
 # %%
 from dataclasses import dataclass
@@ -306,9 +310,9 @@ recipes = {"before": BASELINE + MirrorAgain(), "after": BASELINE}
 arms = train_arms(recipes, data, seeds=8, evaluations=1)
 
 # %% [markdown]
-# Each seed gives a *pair* of runs. In the figure, a grey line joins the two.
+# Each seed gives a *pair* of runs, which a grey line joins. `before` and `after` hold the accuracies.
 
-# %%
+# %% tags=["fold"]
 import numpy as np
 
 before, after = (np.array([found.val_accuracy for found in arms[name]]) for name in recipes)
@@ -332,8 +336,8 @@ say(
 
 # %% [markdown]
 # If you report only one seed, or the luckiest of eight, you may claim a gain that does not exist. How large
-# is this luck? We compare every run after the repair with every run before it. We look separately at pairs
-# with the same seed and at pairs with different seeds.
+# is this luck? We compare every run after the repair with every run before it, separately for the same seed
+# and for different seeds. The root mean square gives a typical difference.
 
 # %%
 gaps = 100 * (after[:, None] - before)  # (8, 8); the pairs that share a seed are on the diagonal
@@ -348,8 +352,7 @@ say(
 
 # %% [markdown]
 # Runs with the same seed share their initial weights and the order of their images, so this part of the luck
-# can cancel. Sharing seeds costs nothing, so every comparison in this course uses the same seeds on both
-# sides.
+# can cancel. It costs nothing, so every comparison in this course uses the same seeds on both sides.
 #
 # ## The rule for gains
 #
@@ -363,8 +366,8 @@ say(
 # chapters, so that nobody can choose them after seeing a result.
 #
 # We call a clear difference *higher* or *lower*. Any other difference is *about the same* if every pair
-# differs by less than two points, and *undecided* if not. Neither of these two verdicts proves that two
-# recipes are equal. Here is the rule in code:
+# differs by less than two points, and *undecided* if not. Neither of these proves that two recipes are equal.
+# Here is the rule in code:
 
 
 # %%
@@ -377,8 +380,8 @@ def verdict(points):  # the gain of each pair
 
 
 # %% [markdown]
-# The package's `gained` applies the same rule and adds the numbers to the verdict. We compare it with ours on
-# a thousand made-up experiments of one to five pairs each.
+# The package's `gained` applies the same rule and adds the mean of a clear difference, or else the range of the
+# pairs. We compare it with ours on a thousand made-up experiments.
 
 # %% tags=["nbval-check-output"]
 from fasttricks.course import gained
@@ -401,11 +404,10 @@ say(
 )
 
 # %% [markdown]
-# **How often does the rule err?** To find out, we make up thousands of experiments in which we know the
-# truth. The gain of each pair is the true gain plus luck. We draw the luck from a normal distribution that is
-# as wide as we measured above, for the same seeds or for different ones. For a useless trick, we count how
-# often the rule says *higher* or *lower*. For a trick that gains one point, we count how often it says
-# *higher*.
+# **How often does the rule err?** To find out, we make up thousands of experiments whose truth we know. The
+# gain of each pair is the true gain plus luck. We draw the luck from a normal distribution that is as wide as
+# we measured above. For a useless trick, we count how often the rule says *higher* or *lower*. For a trick that
+# gains one point, we count how often it says *higher*.
 
 
 # %%
@@ -438,23 +440,26 @@ say(
 )
 
 # %% [markdown]
-# More pairs make this rule stricter, because all of them must agree. It then raises fewer false alarms, but it
-# may also miss more gains. To decide a close case, take many seeds and an interval for their mean, as our
-# study does below. We measured luck on only eight pairs, and for a repair that changes little. With a real
+# With one pair, a true gain of one point lies exactly on the bar, so the rule finds about half of these gains.
+# More pairs make the rule stricter, because all of them must agree. It then raises fewer false alarms, but may
+# miss more gains. We measured luck on only eight pairs, and for a repair that changes little. With a real
 # trick, the pairs may scatter more. So read a clear difference from three seeds as evidence, not as proof.
 #
 # ## From accuracy to time
 #
-# Is a trick that gains a point better than one that halves the time? We can compare the two only if we fix
-# either the accuracy or the time. We fix the accuracy, and judge a trick by its **time to a target
-# accuracy**.
+# Is a trick that gains a point better than one that halves the time? To compare them, we fix the accuracy and
+# judge a trick by its **time to a target accuracy**.
 #
-# If a run stops when it first touches the target, it may owe that to a lucky moment. So only the accuracy at
-# the end of a run counts. Our *study* took hours, and its results are stored in the repository. It trained
-# each arm at several lengths that were fixed beforehand, with several seeds at each length. Then it laid a
-# smooth curve through the mean accuracies. We draw this curve for plain training and for all seven tricks.
+# A run may touch the target in a lucky moment, so only the accuracy at its end counts. Our recorded *study*
+# trained each arm at several lengths that were fixed beforehand, with several seeds each. A smooth curve
+# through the mean accuracies tells how many images the arm needs. The study multiplies them by the seconds per
+# image, measured while all arms took turns.
+#
+# We draw the curves of plain training and of all seven tricks. A dot stands for complete runs, so a curve is
+# not the course of one run. The scale is logarithmic, so the gap between the curves along the grey line says
+# how many times fewer images the tricks need.
 
-# %%
+# %% tags=["fold"]
 from fasttricks.course import published
 from fasttricks.study.crossing import fit as curve_through
 
@@ -479,12 +484,12 @@ recorded = [study for study in published() if set(shown) <= set(study.accuracies
 for study in recorded:
     draw_crossings(study, shown)
 
-# %%
+# %% tags=["fold"]
 for study in recorded:
     rows = study.of(*shown)
     parts = [
         f"{name} crosses the grey target line at {row.images.value:,.0f} images, which takes "
-        f"**{row.train:.1f} s** at {1000 * row.train / row.images.value:.2f} ms per image"
+        f"**{row.train:.1f} s** at {1000 * row.train / row.images.value:.2g} ms per image"
         if row.arrives
         else f"{name} does not reach the grey target line within {row.most:,} images"
         for name, row in zip(shown.values(), rows, strict=True)
@@ -504,13 +509,17 @@ if not recorded:
     say("No study is recorded here yet, so there is nothing to draw.")
 
 # %% [markdown]
-# "2 times as fast" means half the time. One of the seven tricks starts from weights that were trained
-# beforehand on other images, and that time is not counted here. Chapter 6 counts it. To get the 95 % interval, we leave out each seed in turn and repeat
-# the calculation (the jackknife, Tukey 1958). The interval should contain the true ratio in 95 of 100 such
-# studies. If it contains 1, we cannot tell which arm is faster.
+# "2 times as fast" means half the time. The images and the milliseconds per image (rounded) show which factor
+# brings the gain. One trick starts from weights that were trained beforehand on other images. That time is not
+# counted here, but in chapter 6.
+#
+# To get the 95 % interval, we leave out each seed in turn and repeat the calculation (the jackknife, Tukey
+# 1958). The interval should contain the true ratio in 95 of 100 such studies. (`RESULTS.md` says how often it
+# did in made-up ones.) If it contains 1, we cannot tell which arm is faster. It covers the luck of the seeds,
+# but not other networks, data or machines.
 #
 # A target should lie where the curve of plain training still climbs. Where the curve is flat, a little luck
-# in accuracy moves the crossing by many images.
+# in accuracy moves the crossing by many images. So each study has its own target, and so has this notebook.
 
 # %%
 say(
@@ -519,15 +528,13 @@ say(
 )
 
 # %% [markdown]
-# Most runs in chapters 1 to 7 are as short as these. There we compare accuracies after the same number of
-# images, which ignores how long an image takes. For the verdict about time, these chapters quote the study.
-# Chapter 8 trains up to the target: an arm **reaches the target** if the *mean* of its final accuracies does.
-# Its time is then the *median* of the times of all its runs. Otherwise, its time is infinite.
+# Most runs in chapters 1 to 7 are as short as these, so for the verdict about time, these chapters quote the
+# study. Chapter 8 trains up to the target: an arm **reaches the target** if the *mean* of its final accuracies
+# does. Its time is then the *median* of the times of all its runs. Otherwise, it is infinite.
 #
-# We can read time from two clocks. The **train clock** pauses while we evaluate. The **wall clock** never
-# pauses. If training is a program of its own, the wall clock also counts the start of the program, with its
-# imports and the loading of data. We then call it the *cold wall*. Here is how the two clocks differed in our
-# first full run.
+# The **train clock** pauses while we evaluate, and it waits until a GPU has finished its work. The **wall
+# clock** never pauses. If training is a program of its own, this clock also counts its start, imports and
+# loading of data, and we call it the *cold wall*. Here are both clocks in our first full run.
 
 # %%
 say(
@@ -536,19 +543,19 @@ say(
 )
 
 # %% [markdown]
-# A trick may win on one clock and lose on the other. For instance, it takes time to start several processes,
-# and the train clock does not count that time.
+# So a trick may win on one clock and lose on the other: only the wall clock counts the start of several
+# processes.
 #
 # ## The rule for speed
 #
-# When a notebook compares the speed of two arms, it uses a rule that is built like the rule for gains:
+# When a notebook compares the speed of two arms, it uses a similar rule:
 #
 # > The arms take turns, and each turn gives a pair of times. We call one arm **faster** if all pairs agree
 # > and the median of their ratios is at least 5 % away from 1. Otherwise, the arms are *about as fast*.
 #
-# The 5 % is a convention, too. The package's `faster` applies this rule. We try it on two arms that do
-# exactly the same work: both train the plain recipe with the same ten seeds, in runs that are a tenth as long
-# as before.
+# The 5 % is a convention, too. With equally many images, the rule compares the seconds per image. The package's
+# `faster` applies it. We try it on two arms that do exactly the same work: both train the plain recipe with the
+# same ten seeds, in runs a tenth as long as before.
 
 # %%
 from fasttricks.course import faster
@@ -571,11 +578,13 @@ say(
 )
 
 # %% [markdown]
+# Where the two lines move together, the machine has drifted, which mostly cancels within a pair.
+#
 # How often does this rule err? Again, we make up experiments. The ratio of each pair is the true ratio times
-# noise, and the noise is as large as in our ten pairs. We count how often the rule calls one of the arms
-# faster.
+# noise, which is as large as in our ten pairs. We count how often the rule calls the right arm faster, or any
+# arm if both are equally fast.
 
-# %%
+# %% tags=["fold"]
 scatter = np.std(np.log(times["first"]) - np.log(times["again"]), ddof=1)
 
 
@@ -604,15 +613,22 @@ say(
 )
 
 # %% [markdown]
-# On a noisier machine, the rule errs more often. The study has more seeds, so it uses its interval instead.
-# Some tables and figures in later chapters show an interval, too. It comes from drawing seeds at random,
-# again and again (the bootstrap, Efron 1979). With three seeds, this interval is little more than their
-# range.
+# Three pairs of equally fast arms agree by chance one time in four. Then only the 5 % prevents a false alarm,
+# so on a noisier machine, the rule errs more often.
+#
+# ## How to read the later chapters
+#
+# - **A curve over images** says nothing about time. Over *seconds*, both factors count.
+# - ***Times as fast*** means faster above 1 and slower below 1.
+# - **In a bar chart**, a dot is one seed, a bar is the mean, and a black line is an interval for it, made by
+#   drawing seeds again and again (the bootstrap, Efron 1979). With three seeds, it is little more than their
+#   range.
+# - **The study** has more seeds, so it uses its 95 % interval instead of our rules.
 #
 # ## What we have found
 #
-# The training loop is short, and each trick fills one or two of its slots. Runs that should give equal
-# results differ, so we need rules. But the rules err at times:
+# The training loop is short, and each trick fills one or two of its slots. Two rules tell gains from luck, but
+# they err at times:
 
 # %%
 say(
@@ -628,9 +644,9 @@ say(
 # %% [markdown]
 # For your own experiments:
 #
-# - **First, change nothing.** Train the same recipe a few times to see how large luck is.
+# - **First, change nothing.** Train the same recipe with a few seeds to see how large luck is.
 # - Use the same seeds on both sides, and let the arms take turns.
-# - Choose your rule, your target accuracy and the lengths of your runs before you train. Then count all runs.
+# - Choose your rule, your target accuracy and the lengths of your runs before you train.
 # - If a difference is not clear, say so. To decide it, take many seeds and an interval for the mean.
 # - Do a short run to warm up before you measure time, and look at both clocks.
 #
@@ -638,14 +654,13 @@ say(
 #
 # **1. The chapters compare accuracies after the same number of images. Why is that only a first look?**
 #
-# <details><summary>Answer</summary>Because you pay in seconds, not in images. A trick may change how long an
-# image takes. And a point of accuracy is worth few seconds where the curve is steep, but many where it is
-# flat. The time to the target accuracy counts both.</details>
+# <details><summary>Answer</summary>Because you pay in seconds. A trick may change the seconds per image. And a
+# point of accuracy is worth few images where the curve is steep, but many where it is flat.</details>
 #
 # **2. Why do both sides use the same seeds?**
 #
-# <details><summary>Answer</summary>The two runs of a pair then share their initial weights and the order of
-# their images, so this part of the luck can cancel in the difference.</details>
+# <details><summary>Answer</summary>The runs of a pair then share their initial weights and the order of their
+# images, so this part of the luck can cancel.</details>
 #
 # **3. Why do we not leave out a run that missed the target?**
 #
@@ -654,9 +669,9 @@ say(
 #
 # **4. Which clock would you look at for a job that runs all night? And for a job that takes ten seconds?**
 #
-# <details><summary>Answer</summary>All night: the train clock, because the start hardly counts. But if you
-# evaluate often, look at the wall clock, too. Ten seconds: the cold wall, because the start and the imports
-# may take as long as the training.</details>
+# <details><summary>Answer</summary>All night: the train clock, because the start hardly counts, or the wall
+# clock if you evaluate often. Ten seconds: the cold wall, because the start and the imports may take as long as
+# the training.</details>
 #
 # **5. Two tricks both change the learning rate. Why can they be added in any order?**
 #
@@ -668,7 +683,7 @@ say(
 # Replace `raise NotImplementedError` with your code and run the cell.
 #
 # **Exercise 1.** How long does an arm take to reach the target accuracy? You are given the final accuracies
-# of its runs, their times in seconds, and the target accuracy. Return the median of the times if the mean
+# of its runs, their times in seconds, and the target. Return the median of the times if the mean
 # accuracy reaches the target, and infinity if it does not.
 
 
@@ -722,7 +737,7 @@ check("baseline", 2, speed_up)
 #
 # **Exercise 3.** An evaluation goes through the images in batches, and its accuracy must count every image
 # once. `right` is a list with True or False for each image. Go through it `batch` images at a time and
-# return the share of all images that are right. The last batch may be smaller than the others.
+# return the share of all images that are right. The last batch may be smaller.
 
 
 # %%

@@ -18,12 +18,13 @@
 # %% [markdown]
 # # 5. Label smoothing
 #
-# We usually train a classifier towards certainty: *this is a shirt, with probability 1, and nothing else*.
-# Label smoothing lowers this target a little, and divides what it takes away equally among all classes. It
-# takes one line of code.
+# We usually train a classifier towards certainty: *this is a shirt, with probability 1, and nothing
+# else*. Label smoothing lowers this target a little, and divides what it takes away equally among all
+# classes. It takes one line of code.
 #
-# In short, smoothing makes a network *less sure*. If the network was too sure, this can make its confidence
-# more honest. If the network was not too sure, smoothing makes its confidence less honest.
+# In short, smoothing lowers a network's *confidence*, the probability that it gives to its own answer. If
+# the network was too sure, its confidence can become more honest: closer to how often it is right. If
+# it was not too sure, its confidence becomes less honest.
 #
 # About 30 minutes to read, and two to run.
 
@@ -64,10 +65,10 @@ data = load().to(BASELINE.world.device(), budget.image_size)
 
 # %% [markdown]
 # Here is the idea in one picture: a training image, its usual target and a smoothed one. A target holds a
-# probability for each of the ten classes. *Epsilon* is the share that we take from it and divide equally
-# among all classes. In the picture, epsilon is 0.3, so that you can see the effect. The usual value is 0.1.
+# probability for each of the ten classes. *Epsilon* is the share of it that we divide equally among all classes,
+# the right one included. The usual value is 0.1. The picture uses 0.3, so that you can see the effect.
 
-# %%
+# %% tags=["fold"]
 import matplotlib.pyplot as plt
 import pandas as pd
 
@@ -89,19 +90,19 @@ say(
 )
 
 # %% [markdown]
-# We ask three questions. With smoothing, is a network more *accurate*? Is its *confidence* more honest? Is
+# We ask three questions. With smoothing, is a network more *accurate*? Is its confidence more honest? Is
 # its *loss* on new images lower?
 #
-# **How we compare.** We compare runs in pairs that share a seed. We call a difference *clear* if all pairs
-# agree on its sign and the mean is at least 1/√n points for n pairs. A point is 0.01 of an accuracy, a
-# confidence or a loss. This rule is a convention, not a proof.
+# **How we compare.** We compare runs in pairs that share a seed. We call a difference *clear* if all
+# pairs agree on its sign and the mean is at least 1/√n points for n pairs. A point is 0.01 of what
+# we compare, such as an accuracy or a loss. This rule is a convention, not a proof.
 #
 # ## The problem: confident and wrong
 #
-# We train on only 1,000 labelled images, without smoothing, with as many seeds as the budget gives.
-# `BASELINE` is the *plain* training of chapter 0: AdamW with a constant learning rate and batches of 128
-# images. The validation images take no part in training. We use the first half of them to choose settings. We
-# call the second half *new* images and measure all results on them.
+# We train on only the first 1,000 training images, without smoothing. `BASELINE` is the *plain* training
+# of chapter 0: AdamW with a constant learning rate and batches of 128 images. The validation images
+# take no part in training. With the labels of their first half, we choose settings. We call the second
+# half *new* images and measure all results on them.
 
 # %%
 half = len(data.val) // 2
@@ -119,8 +120,9 @@ say(
 )
 
 # %% [markdown]
-# For each image, a network gives ten probabilities. The class with the largest one is its answer, and this
-# probability is its *confidence*.
+# For each image, a network gives ten probabilities. The largest one belongs to its answer and is
+# its confidence. Networks are *overconfident* if their mean confidence is above their accuracy,
+# *underconfident* if it is below, and *well calibrated on average* if the two differ by less than a point.
 
 # %%
 import torch
@@ -148,11 +150,12 @@ say(
 )
 
 # %% [markdown]
-# A network is *well calibrated* if we can take its confidence at face value: of the images on which it is
-# 90 % sure, it gets 90 % right, and the same holds for 60 % or 70 %. An *overconfident* network gets fewer
-# right than that, and an *underconfident* one gets more right. To see which it is, we sort the images into
-# ten bins by confidence. For each bin, we compute the mean confidence, the share of right answers, and the
-# number of images.
+# Networks that know their training images by heart are sure of them, and tend to stay sure on new ones.
+#
+# A mean can hide errors that cancel. A network is *well calibrated* if we can take each confidence at
+# face value: of the images on which it is 90 % sure, it gets 90 % right, and so on. To check this, we
+# sort the images into ten bins by confidence. For each bin, we compute the mean confidence, the share
+# of right answers, and the number of images.
 
 
 # %%
@@ -164,12 +167,13 @@ def reliability(networks, y):
 
 
 # %% [markdown]
-# A plot of these numbers is called a *reliability diagram*. In the left panel, the grey line stands for a
-# well-calibrated network, and points below it mean overconfidence. The right panel shows the share of the
-# images in each bin. We pool all seeds and leave out bins with 20 images or fewer.
+# `diagram` plots these numbers as a *reliability diagram*. In the left panel, the grey line stands for a
+# well-calibrated network. Points below it mean overconfidence, and points above it underconfidence. The
+# right panel shows the share of the images in each bin. We pool all seeds and leave out bins with 20
+# images or fewer.
 
 
-# %%
+# %% tags=["fold"]
 def diagram(methods, title):
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
     for (name, networks), style in zip(methods.items(), ("ko-", "C1s--", "C0^:"), strict=False):
@@ -189,9 +193,9 @@ def diagram(methods, title):
 diagram({"plain": plain_new}, f"new images, 1,000 labels, {several}")
 
 # %% [markdown]
-# One number sums up the diagram. The **expected calibration error** is the vertical distance of a point from
-# the grey line, averaged over all images. Even a well-calibrated network has a small error, because the share
-# of right answers in a bin is partly luck.
+# One number sums up the diagram. The **expected calibration error**, or *calibration error*, is the
+# vertical distance of a point from the grey line, averaged over all images. Even a well-calibrated
+# network has a small error, because the share of right answers in a bin is partly luck.
 
 
 # %%
@@ -230,12 +234,12 @@ def chance_of_right(gap, classes=10):
 [round(chance_of_right(gap), 4) for gap in (2, 4, 6, 8)]
 
 # %% [markdown]
-# The probability approaches 1 but never reaches it. The usual loss is its negative logarithm, so a wider gap
-# always lowers the loss a little further.
+# The probability approaches 1 but never reaches it. The usual loss is its negative logarithm, so a
+# wider gap always lowers the loss a little further.
 #
-# Now we smooth by 0.1. The target of the right class becomes 0.91, and that of each other class 0.01. The
-# loss is the *cross-entropy*: each class contributes its target times the negative logarithm of its
-# probability.
+# Now we smooth by 0.1. The target of the right class becomes 0.9 + 0.01, and that of each other class
+# 0.01. The loss is the *cross-entropy*: each class contributes its target times the negative logarithm
+# of its probability.
 
 
 # %%
@@ -260,9 +264,9 @@ plt.show()
 # The solid curve never stops falling. The dashed curve has a lowest point. Beyond it, more certainty
 # *increases* the loss.
 #
-# Where is that point? The cross-entropy is lowest where the probabilities equal the targets. There, exp(gap)
-# is the target of the right class divided by the target of any other. So the best gap is the logarithm of
-# this ratio.
+# The cross-entropy is lowest where the probabilities equal the targets. There,
+# exp(gap) is the target of the right class divided by that of any other. So the best gap is the logarithm
+# of this ratio.
 
 
 # %%
@@ -278,12 +282,13 @@ say(
 )
 
 # %% [markdown]
-# So never compare a smoothed loss with a usual one. From here on, *ordinary loss* means the loss for the true
-# labels without smoothing, whatever the network was trained with.
+# So never compare a smoothed loss with a usual one. From here on, *ordinary loss* means the loss for
+# the true labels without smoothing, whatever the network was trained with.
 #
 # ## Write it
 #
-# The trick is one line of code that changes the targets. It costs almost no time.
+# The trick costs almost no time. `q` holds one row of targets per image. A usual row is *one-hot*:
+# 1 for one class and 0 for all others.
 
 
 # %%
@@ -292,12 +297,9 @@ def smooth(q, eps):
 
 
 # %% [markdown]
-# Here, `q` holds one row of targets per image. A usual row is *one-hot*: 1 for one class and 0 for all
-# others.
-#
 # ## Check it
 #
-# Our function must give the same result as the package's, and its rows must still be probabilities.
+# Our function must give the package's result, and its rows must still be probabilities.
 
 # %% tags=["nbval-check-output"]
 from fasttricks.tricks import smoothing
@@ -309,8 +311,8 @@ sums = smooth(onehots, 0.3).sum(1)
 holds(torch.allclose(sums, torch.ones(64)), "each smoothed row still sums to 1")
 
 # %% [markdown]
-# PyTorch has label smoothing built in, and so has timm, the library that our networks come from. Both must
-# compute the same loss as we do.
+# PyTorch has label smoothing built in, and so has timm, the library of our networks. Both must compute
+# the same loss as we do.
 
 # %% tags=["nbval-check-output"]
 from timm.loss import LabelSmoothingCrossEntropy
@@ -323,8 +325,8 @@ timms = LabelSmoothingCrossEntropy(0.1)(logits, y)
 holds(abs(ours - timms).item() < 1e-6, "timm's LabelSmoothingCrossEntropy gives the same loss")
 
 # %% [markdown]
-# Mixup (chapter 4) blends the targets of two images. It should make no difference whether we smooth before or
-# after mixup. Question 3 asks why.
+# Mixup (chapter 4) blends the targets of two images. Smoothing and mixup should *commute*: their order
+# makes no difference. Question 3 asks why.
 
 # %% tags=["nbval-check-output"]
 from fasttricks.tricks.mixup import mix
@@ -348,11 +350,12 @@ holds(torch.allclose(before, after, atol=1e-6), "smoothing and mixing commute")
 # ```
 #
 # The complete script is [`examples/smoothing.py`](../examples/smoothing.py). Leave the argument out when you
-# compute a validation loss.
+# compute a validation loss: you want the ordinary one.
 #
 # ## Use it: 1,000 labels
 #
-# We train with five values of epsilon and the same seeds as before. This cell takes longest to run.
+# We train with five values of epsilon, the largest of them absurd, and the same seeds as before. This cell takes
+# longest to run.
 
 # %%
 epsilons = (0.02, 0.05, 0.1, 0.3, 0.9)
@@ -360,11 +363,12 @@ recipes = {f"epsilon {eps:g}": BASELINE + LabelSmoothing(eps) for eps in epsilon
 smoothed = train_arms(recipes, few, evaluations=1)
 
 # %% [markdown]
-# Do the gaps end where the formula says? For a real image, the nine other logits differ. So we divide the
-# largest probability by the *mean* of the nine others, and the gap is the logarithm of that ratio. We take
-# the median over the images, and the mean over the seeds.
+# Do the gaps end where the formula says? For a real image, the nine other logits differ. So we
+# divide the largest probability by the *mean* of the nine others, and the gap is the logarithm of that
+# ratio. `median_gap` returns its median over the images, averaged over the seeds. We allow a mean error
+# of 0.5.
 
-# %%
+# %% tags=["fold"]
 from statistics import fmean
 
 
@@ -381,7 +385,7 @@ gaps_known = [median_gap(runs, few.train) for runs in smoothed.values()]
 gaps_new = [median_gap(runs, new) for runs in smoothed.values()]
 plain_known_gap, plain_new_gap = median_gap(plain, few.train), median_gap(plain, new)
 
-# %%
+# %% tags=["fold"]
 curve = [number / 100 for number in range(2, 96)]
 line = {"best gap, by the formula": (curve, [best_gap(eps) for eps in curve])}
 plot(line, "epsilon (log scale)", "gap", f"1,000 labels, {several}", scale="log")
@@ -408,13 +412,13 @@ say(
 )
 
 # %% [markdown]
-# We smooth only the targets of training images. But the same weights compute all logits, so the gaps on new
-# images change, too.
+# We smooth only the targets of training images. But the same weights compute all logits, so the gaps
+# on new images change, too.
 #
-# Does a smaller gap make the confidence more honest? We compare smoothing with **temperature scaling** (Guo
-# et al. 2017). It divides the logits of a finished plain network by one number, the *temperature*. A
-# temperature above 1 shrinks all gaps. Temperature scaling needs no further training. It leaves the accuracy
-# as it is, because the largest logit remains the largest.
+# Does a smaller gap make the confidence more honest? We compare smoothing with **temperature scaling**
+# (Guo et al. 2017). It divides the logits of a finished plain network by one number, the *temperature*. A
+# temperature above 1 shrinks all gaps. Temperature scaling needs no further training. It leaves the
+# accuracy as it is, because the largest logit remains the largest.
 
 
 # %%
@@ -430,11 +434,12 @@ def best_temperature(run):
 
 
 # %% [markdown]
-# On the first half of the validation images, we choose the epsilon and the temperatures with the lowest
-# calibration error. This gives temperature scaling an advantage: each network gets its own out of 91
-# temperatures, but all seeds share one of five epsilons.
+# We choose the epsilon and the temperatures with the lowest calibration error on the first half of the
+# validation images. (Guo et al. choose a temperature by the loss.) So the choice uses more labels than the training, and another epsilon may suit accuracy
+# or loss better. Temperature scaling has an advantage: each network gets its own temperature, chosen from 91,
+# but all seeds share one of five epsilons. `few_methods` keeps the probabilities for the new images.
 
-# %%
+# %% tags=["fold"]
 scaling, on_first_half = "temperature scaling", {}
 for name, runs in smoothed.items():
     tried = [calibration_error(predicted, choosing.y) for predicted in predictions(runs, choosing)]
@@ -446,12 +451,12 @@ few_methods = {"plain": plain_new} | {n: predictions(runs, new) for n, runs in s
 few_methods[scaling] = [tempered(predicted, temperature) for predicted, temperature in pairs]
 
 # %% [markdown]
-# On the new images, we compute accuracy, calibration error and ordinary loss. We also split the loss into two
-# parts that add up to it: one part comes from the images with right answers, the other from those with wrong
-# answers.
+# `judged` measures one network. It also splits the ordinary loss into two parts that add up to it:
+# one from the images with right answers, the other from those with wrong answers. `scored` returns
+# these measures for every method and seed on the new images. The table shows means over the seeds.
 
 
-# %%
+# %% tags=["fold"]
 def judged(predicted, y):
     right, confidence = answered(predicted, y)
     losses = nll_loss(predicted.clamp_min(1e-12).log(), y, reduction="none")
@@ -475,10 +480,12 @@ few_means = pd.DataFrame({name: scores.mean() for name, scores in few_scores.ite
 few_means.round(3)
 
 # %% [markdown]
-# The function `gained` applies our rule. It says *higher* or *lower* only for a clear difference.
+# `gained` applies our rule. It says *higher* or *lower* only for a clear difference. Otherwise, it
+# says *about the same* if all pairs differ by less than two points, and *undecided* if not. `verdicts`
+# applies it to each column.
 
 
-# %%
+# %% tags=["fold"]
 def verdicts(own, other):
     return {measure: gained(list(own[measure]), list(other[measure])) for measure in own}
 
@@ -533,9 +540,9 @@ say(
 )
 
 # %% [markdown]
-# **Where does the loss come from?** The calibration error depends on the probability of the network's answer.
-# The loss depends on the probability of the *true* class. The two probabilities differ when the answer is
-# wrong. So we compare the two parts of the loss.
+# **Where does the loss come from?** The calibration error depends on the probability of the network's
+# answer. The loss depends on the probability of the *true* class. The two differ when the answer is
+# wrong. A less sure network pays more where it is right, and usually less where it is wrong.
 
 # %%
 say(
@@ -559,16 +566,19 @@ say(
 )
 
 # %% [markdown]
-# If the answer is wrong, the loss depends on how the rest of the probability is split among the nine other
-# classes. A smoothed target asks for an equal split, whatever the image shows. So it rewards a network that
-# forgets that a shirt looks more like a coat than like a bag. Müller et al. 2019 found such a loss of
-# information. A higher loss from wrong answers would agree with this, but would not prove it.
+# If the answer is wrong, the loss depends on how the rest of the probability is split among the nine
+# other classes. A smoothed target asks for an equal split. So it rewards a network that forgets that a
+# shirt looks more like a coat than like a bag. Müller et al. 2019 found such a loss of information. A
+# higher loss from wrong answers than with temperature scaling would agree with this, but would not prove it.
 #
 # ## Use it: all labels
 #
-# Now we train on all labels. A network sees each image a few times at most, so overconfidence has less time
-# to grow. We use the usual epsilon of 0.1. It is *not* tuned here, so this section shows what the usual value
-# does, not the best that smoothing can do. We choose the temperatures as before.
+# Now we draw from all labels, with as many images per run as before. A network sees each image much less
+# often, so overconfidence has less time to grow. On the CPU budget, a run lasts about half an epoch,
+# so about half of the labels stay unused. Longer runs may end differently.
+#
+# We use the usual epsilon of 0.1, which is *not* tuned here: a tuned epsilon may do better. We choose the
+# temperatures as before.
 
 # %%
 recipes = {"plain": BASELINE, "epsilon 0.1": BASELINE + LabelSmoothing(0.1)}
@@ -609,18 +619,17 @@ say(
 # %% [markdown]
 # **What smoothing asks of an honest network.** Think of many images that look alike, and let p be the share
 # of them that belongs to some class. With usual training, their average target for this class is p. With
-# smoothing and K classes, it is (1 - eps) p + eps / K. The loss is lowest where the probabilities equal the
-# average targets. So smoothing asks for less than the true share wherever p is above 1 / K. A network that
-# meets these targets is underconfident, and its ordinary loss is higher than that of an honest network. This
-# matters only if you use the probabilities.
+# smoothing and K classes, it is (1 - eps) p + eps / K. The loss is lowest where the probabilities equal
+# the average targets. So smoothing asks for less than the true share wherever p is above 1 / K. A network
+# that meets these targets is underconfident, and its ordinary loss is higher than that of an honest network.
 #
 # ## Break it
 #
-# Now we ask for far too little certainty, again with 1,000 labels. Suppose that a network decides on its own
-# wherever it is at least 90 % sure, and that a person looks at the other images. How many images does the
-# network decide?
+# Now we ask for far too little certainty, again with 1,000 labels. Suppose that a network decides on
+# its own wherever it is at least 90 % sure, and that a person looks at the other images. How many images
+# does the network decide? Epsilon 0 is plain training.
 
-# %%
+# %% tags=["fold"]
 swept = {}
 for name in ("plain", *smoothed):
     networks = few_methods[name]
@@ -659,12 +668,15 @@ say(
 )
 
 # %% [markdown]
-# With ten classes, the target of the right class is below 0.9 if epsilon is above 1/9. Then a network that
-# meets its targets is never 90 % sure, however often it is right. Would a new threshold help? We let each
-# network decide the half of the images on which it is surest.
+# With ten classes, the target of the right class is below 0.9 if epsilon is above 1/9. Then a network
+# that meets its targets is never 90 % sure. If it decides very few images,
+# its share of right answers there is largely luck.
+#
+# Would a new threshold help? We let each network decide the half of the images on which it is surest. Lower
+# confidence alone would not change which images these are.
 
 
-# %%
+# %% tags=["fold"]
 def right_in_surest_half(predicted):
     right, confidence = answered(predicted, new.y)
     surest = confidence.argsort(descending=True)[: len(right) // 2]
@@ -689,9 +701,10 @@ say(
 # %% [markdown]
 # ## What we have found
 #
-# Each row compares a method with plain training in the same setting.
+# Each row compares a method with plain training in the same setting, on one data set. *All labels*
+# means the short runs above.
 
-# %%
+# %% tags=["fold"]
 found = {
     f"1,000 labels, {chosen}": few_smoothing,
     f"1,000 labels, {scaling}": few_scaling,
@@ -742,15 +755,15 @@ say(
 )
 
 # %% [markdown]
-# **Why, then, do so many recipes smooth?** They do so mostly for accuracy, in long runs with many images and
-# many classes, which we have not tried. Szegedy et al. 2015 gained about 0.2 points on ImageNet, with epsilon
-# 0.1. Vaswani et al. 2017 used smoothing for translation: the loss became worse, but the translations became
-# better. They needed good answers, not good probabilities.
+# **Why, then, do so many recipes smooth?** They do so mostly for accuracy, in long runs with many images
+# and many classes, which we have not tried. Szegedy et al. 2015 gained about 0.2 points on ImageNet,
+# with epsilon 0.1. Vaswani et al. 2017 used smoothing for translation: the loss became worse, but the
+# translations became better.
 #
 # Our recorded study asks about *speed*: does training with smoothing take less time to reach a fixed
-# accuracy? (Chapter 0 explains such studies.) Below its result is the trick's *card*. There, q is a target,
-# eps is epsilon, and K is the number of classes. The *slot* is the place in our training code that the trick
-# fills.
+# accuracy? (Chapter 0 explains such studies.) Below its result is
+# the trick's *card*. There, q is a target, eps is epsilon, and K is the number of classes. The *slot*
+# is the place in our training code that the trick fills, and *chain* means that several tricks may fill it.
 
 # %%
 from IPython.display import Markdown
@@ -777,14 +790,13 @@ for claim, seen in claims.items():
 
 # %% [markdown]
 # Here, *pays* means a lower calibration error, not a lower loss. We did not test two of the card's claims.
-# One is about *noisy labels*: Lukasik et al. 2020 found that smoothing helps. The other is about
-# *distillation*, in which one network learns from the probabilities of another, its teacher: Müller et al.
-# 2019 found that smoothed teachers teach worse.
+# Lukasik et al. 2020 found that smoothing helps with *noisy labels*. Müller et al. 2019 found that smoothed
+# teachers teach worse in *distillation*, in which one network learns from another, its teacher.
 #
 # Our rule of thumb: **first decide whether you need the answers or the probabilities.**
 #
-# - **You need only the answers.** Train with and without smoothing, with the same five seeds. Keep smoothing
-#   if its validation accuracy is clearly higher by the rule at the top of this chapter. Do not decide by the
+# - **You need only the answers.** Train with and without smoothing, with the same five seeds. Use smoothing in the end
+#   if its validation accuracy is clearly higher by our rule. Do not decide by the
 #   loss.
 # - **You need the probabilities.** Train without smoothing, and compare mean confidence with accuracy on
 #   validation images. If the network is overconfident, try temperature scaling first: it leaves the accuracy
@@ -815,7 +827,7 @@ for claim, seen in claims.items():
 # **4. You have ten classes and epsilon 0.1. The training loss stops falling at 0.5. Is the network
 # stuck?**
 #
-# <details><summary>Answer</summary>No, it can go no lower. The lowest possible loss is the <em>entropy</em>
+# <details><summary>Answer</summary>No, it has reached the lowest possible value. The lowest possible loss is the <em>entropy</em>
 # of the target, which is its cross-entropy with itself. For 0.91 and nine times 0.01, it is 0.50.</details>
 #
 # **5. Your network is overconfident, but you cannot train it again. What do you do, and on which images?**
@@ -902,6 +914,5 @@ check("smoothing", 3, lowest_loss)
 # - Guo et al. 2017, [arXiv 1706.04599](https://arxiv.org/abs/1706.04599): calibration of modern networks, and
 #   temperature scaling.
 # - Vaswani et al. 2017, [arXiv 1706.03762](https://arxiv.org/abs/1706.03762): smoothing in translation.
-# - Müller et al. 2019, [arXiv 1906.02629](https://arxiv.org/abs/1906.02629): when smoothing helps, and
-#   why smoothed teachers teach worse.
+# - Müller et al. 2019, [arXiv 1906.02629](https://arxiv.org/abs/1906.02629): when smoothing helps.
 # - Lukasik et al. 2020, [arXiv 2003.02819](https://arxiv.org/abs/2003.02819): smoothing and noisy labels.

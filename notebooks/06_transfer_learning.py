@@ -31,7 +31,7 @@
 #
 # This chapter measures how much accuracy this start brings, which part of the body brings it, whether the
 # copied layers should be frozen, and after how many runs the weights have paid for their own training. Its
-# lesson is that you cannot see which of the copied layers help. You have to measure it.
+# lesson is that you cannot see which copied layers help. You have to measure it.
 #
 # About 30 minutes to read, and two to run.
 
@@ -77,10 +77,9 @@ data = load().to(device, budget.image_size)
 letters = load("letters").to(device, budget.image_size)
 
 # %% [markdown]
-# Here are some training images of both tasks, with their labels. Each character is warped differently every
-# time it is used.
+# Here are some training images of both tasks. Each character is warped differently every time it is used.
 
-# %%
+# %% tags=["fold"]
 rows, noise = next(letters.draws(8, torch.Generator().manual_seed(0)))
 warped, numbers = letters.augment(letters.train.x[rows], noise), letters.train.y[rows]
 show([*warped], [f"character {number}" for number in numbers.tolist()])
@@ -94,17 +93,20 @@ say(
 )
 
 # %% [markdown]
-# Chapter 0 explains how we compare. Runs are compared in pairs that share a *seed*, which fixes the random
-# weights and the order of the images. We call a difference clear if all pairs agree on its sign and the mean
-# is at least 1/√n points for n pairs (0.6 points for three). Otherwise we write *about the same* if every
-# pair differs by less than two points, and *undecided* if not. Neither of these is a verdict.
+# As in chapter 0, we compare runs in pairs that share a *seed*, which fixes the random weights and the order
+# of the images. A difference is clear if all pairs agree on its sign and the mean is at least 1/√n points
+# for n pairs. Otherwise we write *about the same* if every pair differs by less than two points, and
+# *undecided* if not. Neither of these is a verdict.
 #
 # ## The problem: few labels
 #
 # Suppose that we have labels for only 128 clothes, a single batch. We train on them over and over, once from
-# scratch and once from the weights of the network that recognises letters. These weights come with the
-# course. (On a GPU, we train a larger network, so `make_letters` makes its weights now, once.) We measure the
-# accuracy on images that the network has not seen, the validation images.
+# scratch and once from the weights of the network that recognises letters. We measure the accuracy on images
+# that the network has not seen, the validation images.
+#
+# The weights for the CPU's network come with the course. For another network, such as the larger one on a GPU,
+# `make_letters` first trains them, once, on 1,000,000 images. This takes some minutes, and the output says
+# about how many. (The weights in the course saw four times as many.)
 
 # %%
 from fasttricks.pretrain import make_letters
@@ -116,7 +118,7 @@ with one_line() as tell:
     opening["pretrained"] = train(BASELINE + Transfer(), few, images=half, evaluations=4)
     tell(f"2 runs of {half:,} images")
 
-# %%
+# %% tags=["fold"]
 from fasttricks.loop import accuracy
 
 known = accuracy(opening["from scratch"].net, few, few.train, BASELINE)
@@ -139,7 +141,8 @@ say(
 )
 
 # %% [markdown]
-# That was one seed, and one learning rate for both. A fair comparison follows below.
+# A large gap means that the network has memorised its few images: it *overfits*. So far we have one seed and
+# one learning rate. A fair comparison follows.
 #
 # ## What did it learn from the letters?
 #
@@ -149,6 +152,7 @@ say(
 # sum by the sum of their absolute values. The result is 0 for a blind filter and at most 1.
 #
 # First we need both sets of weights. Each is a *state*, a dict that maps the name of each tensor to the tensor.
+# `head` is the last layer's name, and `first` that of the first filters.
 
 # %%
 from fasttricks.models import begin, given_state, head_of
@@ -160,8 +164,8 @@ own = {name: tensor.clone() for name, tensor in net.state_dict().items()}
 given = given_state("letters", budget.model, budget.image_size)
 
 # %% [markdown]
-# Here are the answers of sixteen filters of each set to the same shoe. The filters are sorted, and the first
-# one is the most blind to flat surfaces. Middle grey means no answer.
+# Here are the answers of sixteen filters of each set to the same shoe, sorted from the most to the least
+# blind. Middle grey means no answer.
 
 # %%
 from fasttricks.course import answers
@@ -187,9 +191,9 @@ say(
 
 # %% [markdown]
 # A blind filter keeps the outlines of the shoe and discards its brightness. Letters consist of outlines, and
-# networks trained on photographs learn edge filters as well (Yosinski et al. 2014, arXiv 1411.1792). So here
-# is a tempting story: *the edge filters of the first layer are what helps.* The figure shows what the
-# network learned, but not that it helps. We test the story below.
+# networks trained on photographs learn edge filters as well (Yosinski et al. 2014, arXiv 1411.1792). So here is
+# a tempting story: *the edge filters of the first layer are what helps.* The figure shows what the network
+# learned, but not that it helps. We test this below.
 #
 # ## Write it
 #
@@ -267,7 +271,7 @@ holds(first in report.missing_keys, "with nothing at all, it only reports what i
 
 # %% [markdown]
 # Last, *freezing*: `Transfer(freeze=1.0)` leaves the weights of the body as they are and trains only the head.
-# We take a few steps and see what changes.
+# A few steps show what changes.
 
 # %%
 with one_line() as tell:
@@ -314,20 +318,19 @@ holds(not torch.equal(after[f"{head}.weight"], own[f"{head}.weight"]), "the head
 #      net = net.to(device, memory_format=torch.channels_last)
 # ```
 #
-# The complete script is [`examples/transfer.py`](../examples/transfer.py). It ignores the report of
-# `load_state_dict` because these weights fit. If you use another file of weights, print the report. If you use
-# photographs, raise `SIZE` from 28 to the image size at which timm's weights were trained, which is 160 for this
-# network.
+# The complete script is [`examples/transfer.py`](../examples/transfer.py). With photographs, raise `SIZE` from
+# 28 to 160, the image size at which timm's weights for this network were trained.
 #
-# To freeze the body, add two lines. (You can also let it learn more slowly than the head: see exercise 3.)
+# To freeze the body, add two lines. (`fc` is this network's head. To let the body learn more slowly, see
+# exercise 3.)
 #
 # ```python
 # for name, parameter in net.named_parameters():
 #     parameter.requires_grad = name.startswith("fc.")
 # ```
 #
-# The usual weights come from photographs, not from letters. They must be downloaded, so this chapter does not
-# measure their gain. They expect images like those on which they were trained:
+# The usual weights come from photographs. They must be downloaded, so this chapter does not measure their gain.
+# They expect images like those of their training:
 #
 # ```python
 # net = timm.create_model("resnet18", pretrained=True, num_classes=10, in_chans=1)
@@ -341,8 +344,8 @@ holds(not torch.equal(after[f"{head}.weight"], own[f"{head}.weight"]), "the head
 # *Size:* ResNet-18 halves width and height five times, so a 28-pixel image shrinks to a single position.
 # Enlarging the image brings its shapes closer to the size that the filters know. *Normalisation:* use the mean
 # and standard deviation of the other training, not those of your images. *Colours:* with `in_chans=1`, timm
-# sums the three input channels of the first filters. A grey picture in colour has three equal channels, so the
-# answers stay the same. Our package sums the channels, too:
+# sums the three input channels of the first filters, and so does our package. A grey picture in colour has
+# three equal channels, so the answers stay the same:
 
 # %% tags=["nbval-check-output"]
 chance = torch.Generator().manual_seed(0)
@@ -354,10 +357,10 @@ holds(torch.allclose(*answered, atol=1e-5), "one summed channel answers as three
 # %% [markdown]
 # ## Use it: how much does it bring?
 #
-# We compare four starts. *Scratch* and *pretrained* let all layers learn. *Frozen* trains only the head on
-# top of the letters' body. *Frozen random* does the same on top of a random body, and shows what such a head
-# reaches without any transfer. The package has no such start, so we write it: it names no file of weights and
-# gives the body a learning rate of zero.
+# We compare four starts. *Scratch* and *pretrained* let all layers learn. *Frozen* trains only the head on top
+# of the letters' body. *Frozen random* does the same on top of a random body, and shows what such a head
+# reaches without transfer. The package has no such start, so we write it: it names no file of weights and gives
+# the body a learning rate of zero.
 
 # %%
 from dataclasses import dataclass, replace
@@ -381,10 +384,10 @@ starts |= {"frozen": Transfer(freeze=1.0), "frozen random": FrozenRandom()}
 # %% [markdown]
 # A single learning rate would favour the start that it happens to suit, so we tune each start. Runs use
 # one-cycle (chapter 3), which raises the learning rate to a *peak* and lowers it again. `tune` tries several
-# peaks, given as multiples of the baseline's rate, and returns the mean accuracies. With few labels, every seed
-# gets its own images.
+# peaks, given as multiples of the baseline's rate, and returns a table of mean accuracies. With few labels,
+# every seed gets its own images.
 
-# %%
+# %% tags=["fold"]
 import pandas as pd
 
 
@@ -409,7 +412,7 @@ def tune(grid, draws=(0,), **asked):
 
 # %% [markdown]
 # Earlier trials showed where to look: frozen networks need higher peaks. We first tune short runs, with a
-# quarter of the budget's images and seed 0. The table shows their accuracies.
+# quarter of the budget's images and seed 0. Empty cells of the table were not tried.
 
 # %%
 low, middle, high = (3, 10, 30), (10, 30, 100), (30, 100, 300)
@@ -421,10 +424,10 @@ short_found.T.rename_axis(columns="peak").map("{:.3f}".format).replace("nan", ""
 # %% [markdown]
 # The largest number in a row marks the best peak of that start. In longer runs or with few labels, another peak
 # may be best, so we tune scratch and pretrained again. For four times the images, we try only the best peaks of
-# these two starts. For 128 labels, we take the mean of two draws, because one draw of 128 images may differ much
-# from the next.
+# these two starts. For 128 labels, we try three peaks on two draws, because one draw may differ much from the
+# next.
 
-# %%
+# %% tags=["fold"]
 both = ("scratch", "pretrained")
 pair = sorted({short_best[start] for start in both})
 long_found = tune(dict.fromkeys(both, pair), images=budget.images)
@@ -454,10 +457,10 @@ say(
 )
 
 # %% [markdown]
-# We chose the peaks by these accuracies, so the accuracies look a little too good. The comparison therefore
-# uses other seeds, beginning with 1.
+# We chose the peaks by these accuracies, so they look a little too good. The comparison therefore uses other
+# seeds. `compare` trains each start at its peak with each seed and returns the runs.
 
-# %%
+# %% tags=["fold"]
 seeds = range(1, 1 + budget.seeds)
 
 
@@ -476,10 +479,11 @@ long = compare(long_best, images=budget.images)
 scarce = compare(few_best, labels=128)
 
 # %% [markdown]
-# The table shows the mean accuracies, and the difference between the paired runs.
+# The table shows the mean accuracies, and the difference between the paired runs. The last row's runs are as
+# long as the first row's, but repeat 128 images, so its lead cannot be compared with the others.
 
 
-# %%
+# %% tags=["fold"]
 def against(runs, others):
     return gained([run.val_accuracy for run in runs], [run.val_accuracy for run in others], 0.1)
 
@@ -523,15 +527,14 @@ say(lasts)
 
 # %% [markdown]
 # We did not try longer training. In object detection, networks from scratch caught up with pretrained ones when
-# they were trained long enough (He et al. 2018, arXiv 1811.08883). We do not compare the lead with 128 labels to
-# the other leads, because those runs used other images.
+# they were trained long enough (He et al. 2018, arXiv 1811.08883).
 #
 # ## Which part brings it?
 #
 # Now we test the story of the edge filters. We copy only a part of the letters' body and leave the rest
-# random: the *first layer* (a convolution and its batch norm), *all but the first layer*, or the *first half*.
-# (The network has four groups of layers, called stages. The first half is everything before the third stage.)
-# If the story is true, the first layer alone should bring about as much as the whole body.
+# random: the *first layer* (a convolution and its batch norm), *all but the first layer*, or the *first half*
+# (everything before the third of the network's four *stages*, or groups of layers). If the story is true, the
+# first layer alone should bring about as much as the whole body.
 #
 # `Transfer` also accepts the path of a file, so we save each start.
 
@@ -553,7 +556,7 @@ for part, state in copied.items():
     starts[part] = Transfer(str(file))
 
 # %% [markdown]
-# We check that we have copied the filters that we wanted, and no others.
+# We check which filters we have copied.
 
 # %% tags=["nbval-check-output"]
 filters = [name for name in names if given[name].ndim == 4]
@@ -564,11 +567,11 @@ holds(came["all but the first layer"] == filters[1:], "all but the first layer: 
 holds(came["first half"] == early, "first half: the filters before the third stage")
 
 # %% [markdown]
-# For each part, we choose between two peaks on seed 0: the best one of scratch and the best one of the
-# pretrained network. Then we train with the same seeds as before. In the figure, a dot is a seed, a bar is the
-# mean, and the black line is an interval for that mean. With few seeds, it is little more than their range.
+# For each part, we choose between two peaks on seed 0: the best ones of scratch and pretrained. Then we train
+# with the same seeds as before. In the figure, dots are seeds, bars are means, and black lines are intervals
+# (chapter 0).
 
-# %%
+# %% tags=["fold"]
 part_best = tune(dict.fromkeys(copied, pair)).idxmax().to_dict()
 parts = compare(part_best) | {"whole body": short["pretrained"]}
 folder.cleanup()
@@ -604,21 +607,27 @@ contributes, adds = (
 say(
     f"- Does the first layer contribute? {contributes}: compared with the rest alone, the whole body is {over_rest}.\n"
     f"- Does the second half contribute? {adds}: compared with the first half, which holds only {percent:.0f} % of "
-    f"the body's numbers, the whole body is {over_half}."
+    f"the body's numbers, the whole body is {over_half}.\n"
+    f"- How far does the first half alone get? Compared with scratch, it is "
+    f"{against(parts['first half'], short['scratch'])}, and the whole body is "
+    f"{against(parts['whole body'], short['scratch'])}."
 )
 
 # %% [markdown]
+# Compare the two gains of the last line. Where they are nearly equal, **the
+# first half alone gives most of the gain**, although it holds few of the body's numbers. The second half may
+# then add something, but too little to be seen with so few seeds. A likely reason, which we did not test: early
+# layers are more general (Yosinski et al.). They find pieces of shapes, which clothes have, too.
+#
 # A single part may bring little because each layer was trained to work on the output of the layer before it. If
-# one of the two is random, they no longer fit. Yosinski et al. call layers that depend on each other in this way
-# *co-adapted*.
+# one of the two is random, they no longer fit: the layers are *co-adapted*.
 #
 # ## Break it: freeze the body
 #
-# A frozen body needs almost no backward pass, so each step is cheaper. Does freezing pay? We have already
-# trained frozen networks. Because their steps are cheap, we now also give them three times as many images. We
-# keep their peak and do not tune it again.
+# A frozen body needs almost no backward pass, so each step is cheaper. We therefore also give the frozen
+# network three times the images, at the same peak. The zero of the figure is scratch without more images.
 
-# %%
+# %% tags=["fold"]
 patient = compare({"frozen": short_best["frozen"]}, images=3 * quarter)["frozen"]
 bodies = {name: short[name] for name in ("frozen random", "frozen")}
 bodies |= {"frozen, 3 times the images": patient, "pretrained": short["pretrained"]}
@@ -653,16 +662,19 @@ say(
 )
 
 # %% [markdown]
+# (The two ratios come from runs at different times, and a machine's speed may drift.)
+#
 # A frozen body can only offer the features that letters needed. A body that learns can make new ones. But if
-# labels are very few, it can also memorise them, which would be a reason to freeze. We did not try that.
+# labels are very few, it can also memorise them, which would be a reason to freeze the body. We did not try
+# that.
 #
 # ## Who paid?
 #
 # The file of the weights records how many seconds their training took. Our recorded study measured the seconds
-# to a fixed accuracy, with and without these weights. So we can compute how many runs must share the weights
-# before they have paid for their own training.
+# to a fixed accuracy, with and without these weights. So we can compute after how many runs the weights have
+# paid for their own training.
 
-# %%
+# %% tags=["fold"]
 from safetensors import safe_open
 
 from fasttricks.course import headline, published
@@ -696,19 +708,20 @@ say(
 
 # %% [markdown]
 # Both answers are right. The first applies if you use no other trick. The second, which chapter 8 also gives,
-# applies if you use the other six anyway. If somebody gives you the weights, you have nothing to pay back.
+# applies if you use the other six anyway. A run that is already short has few seconds to save, even if the
+# ratio is large. If somebody gives you the weights, you have nothing to pay back.
 #
 # ## What we have found
 #
-# Here is what our recorded study found about this trick. "Paired seeds" means that both recipes drew the same
-# random numbers. The seconds do not include the training of the weights.
+# Here is what our recorded study found. "Paired seeds" means that both recipes drew the same random numbers.
+# The seconds do not include the training of the weights.
 
 # %%
 say(headline("transfer"))
 
 # %% [markdown]
-# And here is the trick's card. *theta_0* stands for the initial weights. The *slot* is the part of training that
-# the trick changes. *Single* means that a recipe can have only one start.
+# In the trick's card, *theta_0* stands for the initial weights. The *slot* is the part of training that the
+# trick changes. *Single* means that a recipe can have only one start.
 
 # %%
 from IPython.display import Markdown
@@ -785,8 +798,7 @@ say(
 #
 # ## Exercises
 #
-# Replace `raise NotImplementedError` with your code and run the cell. If your answer is wrong, you get a
-# hint.
+# Replace `raise NotImplementedError` with your code and run the cell, which checks it.
 #
 # **Exercise 1.** From the given first-layer filters, make filters for any number of colours, so that a
 # grey picture, copied into every colour, gets the same answer as before.

@@ -19,9 +19,17 @@
 # # 7. Mixed precision
 #
 # Networks are usually trained with 32-bit numbers. Mixed precision computes in 16 bits, which some devices do much
-# faster, and keeps 32 bits where 16 would do damage. There are two 16-bit formats, fp16 and bf16. Both need one
-# guard, and fp16 needs a second one: we will see that a network without them can stop learning, with no error
-# message. We will also see that the time saved depends on the device and on the size of the layers.
+# faster, and keeps 32 bits where 16 would do damage. The time saved depends on the device and on the size of the
+# layers. There are two 16-bit formats, and the device decides which one to use:
+#
+# | format | device |
+# |---|---|
+# | bf16 | NVIDIA GPUs since Ampere (A100, RTX 30), x86 CPUs with AVX512-BF16 or AMX |
+# | fp16 with a loss scale | older NVIDIA GPUs (V100, T4) |
+# | fp32 | all others, unless your own timing shows a gain |
+#
+# fp16 cannot hold very small numbers. If gradients become zero, a network can stop learning, with no error message.
+# The *loss scale* prevents that by making them larger. bf16 has the range of fp32 and needs no scale.
 #
 # About 30 minutes to read, and two to run.
 
@@ -51,7 +59,7 @@ print(about())
 # %% [markdown]
 # Here is one step of training. Grey steps run in 16 bits, white ones in 32.
 
-# %%
+# %% tags=["fold"]
 import matplotlib.pyplot as plt
 
 steps = [
@@ -77,17 +85,15 @@ for start, end in zip(boxes, boxes[1:] + boxes[:1], strict=True):
 plt.show()
 
 # %% [markdown]
-# The white boxes show the two guards. First, the weights themselves stay in 32 bits. Second, and only with fp16, the
-# loss is multiplied by a number, the **loss scale**, which makes every gradient larger by the same factor. The
-# gradient is divided by this number before the weights change.
+# The white boxes show the two guards. First, the weights stay in 32 bits. Second, and only with fp16, the loss is
+# multiplied by the **loss scale**, which makes every gradient larger by the same factor. Before the weights change,
+# the gradient is divided by it.
 #
 # We train a small ResNet on Fashion-MNIST, grey pictures of ten kinds of clothes. `BASELINE` is the plain training
-# of chapter 0 (AdamW at a constant learning rate), and `MixedPrecision` is the trick. The budget, which depends on
-# the device, sets how much we train.
+# of chapter 0, and `MixedPrecision` is the trick.
 #
-# Runs are compared in pairs that share a seed. We call a difference in accuracy *clear* if all pairs agree on its
-# sign and the mean is at least 1/√n points for n pairs (0.6 points for three). A difference in time is clear if
-# all pairs agree on its direction and the median difference is at least 5 %.
+# We call a difference *clear* if all pairs of runs with the same seed agree on its sign and if it is large enough: in
+# accuracy, a mean of 1/√n points for n pairs (0.6 for three), and in time, a median of 5 %.
 
 # %%
 import torch
@@ -115,11 +121,11 @@ chosen = MixedPrecision().choose(device)
 #
 # Half as many bits take half as long to move between memory and processor. Recent hardware also has special
 # instructions for 16-bit products, such as tensor cores on GPUs and AMX on CPUs. How much can this device gain? We
-# multiply two square matrices and double their size until one product takes 0.03 seconds. We repeat each product
-# and keep the shortest time, because an interruption can only make it longer.
+# multiply a square matrix by itself and double its size until that takes 0.03 seconds. We keep the shortest of several
+# times, because interruptions only add to it.
 
 
-# %%
+# %% tags=["fold"]
 def product_seconds(size, dtype):
     matrix, times = torch.randn(size, size, device=device).to(dtype), []
     while len(times) < 4 or sum(times) < 0.1:
@@ -155,14 +161,15 @@ for short_format in ("bf16", "fp16"):
     )
 
 # %% [markdown]
-# If the line of a 16-bit format stays far below that of fp32, this device has no fast routine for the format. That
-# is common for fp16 on CPUs. Products of large matrices are the best case. A network also normalises and adds, and
-# its layers may be small, so expect it to gain less. (On recent NVIDIA GPUs, PyTorch also rounds the inputs of fp32
-# convolutions to 10 binary digits by default, a format called TF32. This makes fp32 faster, so there is less to gain.)
+# If the line of a 16-bit format stays far below that of fp32, this device only imitates the format. That is common
+# for fp16 on CPUs. If a format loses only with small matrices, that is because these do not repay the preparation that
+# its special instructions need. Large matrices are the best case. A network also normalises and adds, so expect it to
+# gain less. (On recent NVIDIA GPUs, fp32 convolutions are already faster, because PyTorch rounds their inputs to 10
+# binary digits by default, a format called TF32.)
 #
 # ## By hand: what a number is made of
 #
-# Let us look at the bits of 0.1: the sign, the exponent and the fraction.
+# Here are the bits of 0.1: the sign, the exponent and the fraction.
 
 
 # %%
@@ -175,10 +182,9 @@ def bits(number, name):
 {name: bits(0.1, name) for name in ("fp32", "bf16", "fp16")}
 
 # %% [markdown]
-# bf16 is fp32 with most of the fraction rounded off. fp16 has a shorter exponent and a longer fraction than bf16.
-# Here is how to read it. The exponent bits 01011 are the number 11. Exponents are stored with 15 added, so they
-# stand for 2^(11 - 15) = 2^-4. The fraction bits 1001100110 are the number 614. A leading 1 is not stored, so they
-# stand for 1 + 614/1024. The product of the two is 0.09998, the fp16 number closest to 0.1. PyTorch knows the
+# bf16 is fp32 with most of the fraction rounded off. In fp16, the exponent bits 01011 are the number 11. Exponents are
+# stored with 15 added, so they stand for 2^(11 - 15) = 2^-4. The fraction bits 1001100110 are 614. A leading 1 is not
+# stored, so they stand for 1 + 614/1024. The product is 0.09998, the fp16 number closest to 0.1. PyTorch knows the
 # limits of each format:
 
 # %%
@@ -199,7 +205,7 @@ say(
 
 # %% [markdown]
 # Below the *smallest normal* number, the exponent can go no lower, so the fraction loses one digit with each
-# halving. A number below half of the *smallest above zero* is rounded to zero. So fp16 can fail at both ends.
+# halving. Half of the *smallest above zero*, and anything below, is rounded to zero. So fp16 can fail at both ends.
 
 # %% tags=["nbval-check-output"]
 sign, exponent, fraction = (int(part, 2) for part in bits(0.1, "fp16").split())
@@ -220,8 +226,8 @@ holds(low == 1, "a weight of 1 in bf16 stays where it is after 1,000 steps of 0.
 holds(abs(high - 1.1) < 1e-3, "in fp32 the same steps take it to 1.1")
 
 # %% [markdown]
-# That is why the weights stay in fp32. Weights that are kept in fp32 are called **master weights**. For its
-# products, each layer uses a 16-bit copy, which `torch.autocast` makes on the fly. Autocast has a list of the
+# That is why the weights stay in fp32, as **master weights**. For its products, each layer uses a 16-bit copy, which
+# `torch.autocast` makes on the fly. (Inside a product, fast hardware adds up in 32 bits.) Autocast has a list of the
 # operations that run in 16 bits:
 
 # %%
@@ -240,9 +246,8 @@ found = {"weight": convolution.weight, "convolution": convolved, "batch norm": n
 #
 # ## The next problem: small gradients
 #
-# Gradients are at risk, too, because many of them are small. To look at some, we train a network for a while and
-# keep a copy of it for later. (`OneCycle` from chapter 3 helps such short training.) Then we take one batch: images
-# `x` and target probabilities `q`, which are 1 for the right class and 0 for the others.
+# Gradients are at risk, too, because many of them are small. To look at some, we train a network for a while (with
+# `OneCycle` from chapter 3) and keep a copy for later. Then we take one batch: images `x` and target probabilities `q`.
 
 # %%
 from copy import deepcopy
@@ -255,9 +260,9 @@ x, q = here.batch(*next(batches))
 
 # %% [markdown]
 # The backward pass hands gradients from layer to layer. In mixed precision, it does so in 16 bits. We record the
-# gradients of the convolutions' outputs and those of the weights. For now, everything runs in fp32.
+# gradients of the convolutions' outputs (`of_outputs`) and those of the weights (`of_weights`), for now in fp32.
 
-# %%
+# %% tags=["fold"]
 spied, passing = deepcopy(net), []
 
 
@@ -274,11 +279,11 @@ of_weights = torch.cat([parameter.grad.flatten() for parameter in spied.paramete
 
 
 # %% [markdown]
-# We count them by powers of two and leave out exact zeros, which every format can hold. A loss scale of 2^16 moves
-# the whole curve 16 places to the right.
+# We count them by powers of two and leave out exact zeros, which every format can hold. A loss scale of 2^16, where
+# PyTorch begins, moves the whole curve 16 places to the right.
 
 
-# %%
+# %% tags=["fold"]
 def spread(grads):
     powers = grads[grads != 0].abs().log2().floor().cpu()
     share = torch.histc(powers, 72, -48, 24) / len(powers)
@@ -292,9 +297,10 @@ lines = {
 }
 
 # %% [markdown]
-# Above the curves, the figure shows which numbers each format can hold. The vertical lines are the limits of fp16.
+# The upper part of the figure shows which numbers each format can hold. The vertical lines are the smallest fp16
+# number above zero, the smallest normal one and the largest.
 
-# %%
+# %% tags=["fold"]
 from fasttricks.course import formats
 
 ranges = {name: (f.tiny * f.eps, f.tiny, f.max) for name, f in limits.items() if name != "fp32"}
@@ -317,8 +323,8 @@ say(
 #
 # The gradients that vanish are the smallest, so they count least. We therefore look at the result, the gradient of
 # the weights. We multiply the loss by a factor, run both passes in 16 bits, divide the gradient by the factor, and
-# compare it with the fp32 gradient. A large factor is a loss scale. A small one stands for a task whose gradients are
-# that much smaller than ours. The error is the length of the difference, divided by the length of the fp32 gradient.
+# compare it with the fp32 gradient. A large factor is a loss scale. A small one stands for a task with smaller
+# gradients than ours. The error is the length of the difference, divided by the length of the fp32 gradient.
 
 
 # %%
@@ -352,6 +358,10 @@ say(
 )
 
 # %% [markdown]
+# **Why can an error exceed 1?** We did not test it, but a likely reason is this: the gradient of a weight is a sum, in
+# which terms of both signs partly cancel. If a small factor turns most of them into zero, the large ones lose their
+# counterweight. A still smaller factor turns all into zero.
+#
 # Four of these observations should hold on any device:
 
 # %% tags=["nbval-check-output"]
@@ -361,15 +371,14 @@ holds(max(bf16.values()) < 2 * min(bf16.values()), "bf16 does not care about the
 holds(fp16[8] < 0.8 * bf16[8], "with a loss scale of 2^8, fp16 is closer to fp32 than bf16")
 
 # %% [markdown]
-# Other tasks have smaller gradients, for example if the loss is averaged over many pixels. Micikevicius et al.
-# (2017) needed no loss scale for ResNet-50, but their object detector SSD diverged without one. So always use fp16
-# with a loss scale.
+# Other tasks have smaller gradients. Micikevicius et al. (2017) needed no loss scale for ResNet-50, but their object
+# detector SSD diverged without one. So always use fp16 with a loss scale.
 #
 # ## Write it
 #
-# The right scale changes during training, so we adjust it as we go. After the backward pass, divide the
-# gradients by the scale. If even *one* element is infinite or not a number, skip the step and halve the scale.
-# After 2,000 good steps in a row, double the scale.
+# If a scale is too large, a gradient overflows, and we notice. If it is too small, gradients vanish unnoticed. So we
+# keep it as large as possible. After the backward pass, divide the gradients by the scale. If even *one* element is
+# infinite or not a number, skip the step and halve the scale. After 2,000 good steps in a row, double it.
 
 
 # %%
@@ -414,8 +423,8 @@ for step in range(40):
 holds(all(same), "ours, the package's and torch's scaler agree in each of 40 steps")
 
 # %% [markdown]
-# Two rules follow from the arithmetic. The scale should be a power of two, because multiplying by a power of two
-# changes only the exponent. And *clipping*, which shortens a gradient that is too long, must come after unscaling.
+# Two rules follow. The scale should be a power of two, because multiplying by a power of two changes only the
+# exponent. And *clipping*, which shortens a gradient that is too long, must come after unscaling.
 
 
 # %% tags=["nbval-check-output"]
@@ -433,8 +442,8 @@ holds(late.norm() < right.norm() / 1000, "clipping before unscaling makes the st
 # %% [markdown]
 # ## In your own loop
 #
-# Here is one step in ordinary PyTorch. `scaler` is a `torch.amp.GradScaler`. If you create it with `enabled=False`,
-# as you would for bf16, it leaves everything as it is. The loss is computed outside autocast, in 32 bits.
+# Here is one step in ordinary PyTorch. `scaler` is a `torch.amp.GradScaler`. With `enabled=False`, as for bf16, it
+# leaves everything as it is. The loss is computed outside autocast, in 32 bits.
 
 
 # %%
@@ -450,7 +459,7 @@ def take_step(net, x, q, optimizer, scaler, dtype, factor=1.0):
 
 
 # %% [markdown]
-# In a plain script, the trick takes these lines: remove those marked `-` and add those marked `+`.
+# In a plain script, remove the lines marked `-` and add those marked `+`.
 #
 # ```diff
 #
@@ -485,8 +494,8 @@ def take_step(net, x, q, optimizer, scaler, dtype, factor=1.0):
 #
 # In that script, [`examples/precision.py`](../examples/precision.py), `device` is a string ("cuda" or "cpu"), `main`
 # trains, and `groups` are the weights with and without weight decay. You may need two additions. To clip, call
-# `scaler.unscale_(optimizer)` first. And a step that was skipped must not advance a learning-rate schedule. You can
-# recognise a skipped step by the scale, which is lower than before after a skip and only then:
+# `scaler.unscale_(optimizer)` first. And a skipped step, which you can recognise by its lower scale, must not advance
+# a learning-rate schedule:
 #
 # ```python
 # before = scaler.get_scale()
@@ -526,11 +535,11 @@ say(
 # ### How much time does it save?
 #
 # We compare the times of these runs. We also time single passes, forward and backward, of two networks: ours, with
-# batches of 8 to 512 images, and a toy of two convolutions, with 8 to 256 channels. The two formats take turns in
-# five rounds. In each round, we keep the fastest of three passes, so that an interruption does little harm.
+# batches of 8 to 512 images, and a toy of two convolutions, with 8 to 256 channels. `in_turns` times both formats in
+# five rounds and returns their seconds. In each round, it keeps the fastest of three passes.
 
 
-# %%
+# %% tags=["fold"]
 def pass_seconds(model, images, trick):
     started = now(device)
     with trick.autocast(device):
@@ -549,10 +558,10 @@ def in_turns(model, images, rounds=5):
 
 
 # %% [markdown]
-# The toy sees 32 pictures of 14 by 14 pixels. In the figure, a dot is the ratio of a pair of times, a bar is the
-# mean of the dots, and a black line is an interval for that mean (the bootstrap of chapter 0).
+# The toy sees 32 pictures of 14 by 14 pixels. A dot is the ratio of a pair of times, a bar is the mean of the dots,
+# and a black line is an interval for that mean (the bootstrap of chapter 0). The sentence below gives medians.
 
-# %%
+# %% tags=["fold"]
 times = {"whole runs": [[done.train_seconds for done in some] for some in arms.values()]}
 for batch in (8, 32, 128, 512):
     times[f"batch of {batch}"] = in_turns(net, here.normalise(here.train.x[:batch]))
@@ -585,12 +594,17 @@ else:
 # The more products each cast number takes part in, the more there is to gain, so we would expect larger layers to
 # gain more. A whole run uses batches of 128 images. It also prepares batches and updates weights in fp32.
 #
+# These ratios hold for one device and small networks. A CPU does not tell you what a GPU would gain. Rounds within
+# seconds do not show how the speed drifts, and the fastest of three passes hides interruptions. Whole runs do not hide
+# them, but they are few.
+#
 # ### How much memory does it save?
 #
-# For the backward pass, autograd keeps the inputs of each layer and the weights that the layer has used. We count
-# these bytes, but not the fp32 weights, which are in memory anyway.
+# For the backward pass, autograd keeps the inputs of each layer and the weights that the layer has used. `kept` counts
+# these megabytes without the fp32 weights, which are in memory anyway. Do not expect exactly half: 16-bit copies of the
+# weights are extra, and some tensors, such as the indices of max pooling, do not shrink.
 
-# %%
+# %% tags=["fold"]
 from torch.autograd.graph import saved_tensors_hooks
 
 
@@ -624,9 +638,9 @@ holds(kinds == {torch.float32}, "and the master weights are still fp32")
 # ### fp16 without its loss scale
 #
 # To see the damage, we need smaller gradients than ours. A network that labels every pixel of 16 images of 1,024 by
-# 2,048 pixels averages its loss over 2^25 terms, so no gradient at its output can be larger than 2^-25. Our
-# classifier gets such gradients if we multiply the loss of 16 images by 2^-21. To make up for it, we multiply the
-# learning rate by 2^21. With SGD in fp32, the two factors cancel exactly.
+# 2,048 pixels averages its loss over 2^25 terms, so no gradient at its output can be larger than 2^-25. Our mean over
+# 16 images divides by 2^4, so we multiply the loss by 2^-21 and, to make up for it, the learning rate by 2^21. With
+# SGD in fp32, the two factors cancel exactly.
 
 
 # %%
@@ -650,8 +664,9 @@ def descend(dtype=torch.float32, scaled=False, factor=1.0, lr=0.01, steps=60):
 
 
 # %% [markdown]
-# We train four times, from the same weights and on the same batches. We plot the losses before the factor is
-# applied, each as the mean of the last 20 steps. For comparison, one run uses the ordinary loss.
+# We train four times, from the same weights and on the same batches, once with the ordinary loss. We plot the losses
+# before the factor is applied, each as the mean of the last 20 steps. Each line is a single run, so small differences
+# may be chance.
 
 # %%
 TINY, WIDTH = 2.0**-21, 20
@@ -677,23 +692,23 @@ say(
 )
 
 # %% [markdown]
-# Did anything change at all? We compare the weights with those at the start.
+# The loss varies even without learning, because each step sees other images. Did the weights change at all?
 
 # %% tags=["nbval-check-output"]
 pairs = zip(fresh().parameters(), descents["fp16 without"][0].parameters(), strict=True)
 holds(all(torch.equal(a, b) for a, b in pairs), "without a loss scale, not one weight has moved")
 
 # %% [markdown]
-# From the first step on, every gradient was rounded to zero. There was no error message. In practice, gradients
-# rarely vanish this completely.
+# Every gradient was rounded to zero, and there was no error message. In practice, gradients rarely vanish this
+# completely.
 #
 # ### Weights in 16 bits
 #
 # Now everything is computed in fp32, but after each step we round all parameters to bf16. We train our copy of the
-# network further, at a low learning rate like that near the end of a schedule.
+# network further, at a low learning rate like that near the end of a schedule, 0.00003.
 #
-# However large the gradients are, AdamW's steps are hardly longer than the learning rate. So we can predict which
-# weights will not move at a rate of 0.00003:
+# However large the gradients are, AdamW's steps are hardly longer than the learning rate. From 1/128 on, bf16 numbers
+# lie at least 2^-14 apart, and half of that is 0.0000305. So we can predict which weights will not move:
 
 # %% tags=["nbval-check-output"]
 border, step = torch.tensor(1 / 128).bfloat16(), 3e-5
@@ -701,8 +716,8 @@ holds(border + step == border, "at a weight of 1/128, a step of 0.00003 is lost"
 holds(0.99 * border + step != 0.99 * border, "just below, numbers lie closer, and it counts")
 
 # %% [markdown]
-# During training, we measure the loss on 2,000 validation images. Here, batch norm takes its statistics from these
-# images, too, so the loss depends only on the parameters.
+# We measure the loss on 2,000 validation images. Batch norm takes its statistics from these images, too, so the loss
+# depends only on the parameters.
 
 
 # %%
@@ -731,7 +746,7 @@ def go_on(stored, lr=3e-5, steps=200):
 # %% [markdown]
 # Both runs start from the trained weights and use the same batches.
 
-# %%
+# %% tags=["fold"]
 nets, lines = {}, {}
 for name in ("fp32", "bf16"):
     nets[name], losses = go_on(precision.DTYPES[name])
@@ -752,18 +767,19 @@ say(
 )
 
 # %% [markdown]
-# At a higher learning rate, steps are longer and fewer of them are lost. So we would expect training with 16-bit
-# weights to begin well and to stop improving when the rate falls. Master weights prevent that. Another remedy is to
-# round up or down at random, so that the average is right (Zamirai et al. 2020).
+# Many steps are shorter than the learning rate, so smaller weights can stay, too. At a higher rate, fewer steps are
+# lost. So we would expect training with 16-bit weights to begin well and to stop improving when the rate falls.
 #
 # ## What we have found
 #
-# Our recorded study measured the time to a given accuracy, with the trick alone and with all seven tricks of this
-# course. Its seeds are *paired*: runs with and without the trick start from the same random numbers. *Times as fast*
-# below 1 means slower. If the 95 % interval contains 1, the study cannot tell.
+# Our recorded study measured the time to a given accuracy, with the trick alone and with all seven. This time is the
+# number of images times the time per image. The trick is meant to change only the second, but the first varies from
+# seed to seed, so the study's ratio can be larger or smaller than the gain in speed that we measured above. *Paired*
+# runs start from the same random numbers. *Times as fast* below 1 means slower. If the 95 % interval contains 1, the
+# study cannot tell. With many comparisons, some look clear by chance; one that may be such is *not so clear*.
 #
-# The card sums up the trick. The *slot* is the place in the training loop where it acts, and *single* means that
-# only one trick can act there. *Meets* names what it interacts with.
+# The card sums up the trick. The *slot* is its place in the training loop, *single* means that only one trick fits
+# there, and *meets* names what it interacts with.
 
 # %%
 from IPython.display import Markdown
@@ -796,9 +812,8 @@ say("\n".join(f"- {point}" for point in seen))
 
 # %% [markdown]
 # **Rule of thumb.** Use bf16 if the device multiplies it natively. If not, use fp16 with a `GradScaler` on a GPU, and
-# stay in fp32 elsewhere. Keep the weights in fp32. Time your own training with and without the trick in turns, and
-# compare the accuracy once. Keep the trick if training is clearly faster or you need the memory, but only if the
-# accuracy is not clearly lower.
+# stay in fp32 elsewhere. Keep the weights in fp32. Time your own training with and without the trick in turns. Keep the
+# trick if training is clearly faster or you need the memory, but only if the accuracy is not clearly lower.
 
 # %%
 if chosen == "fp32":
@@ -812,36 +827,33 @@ else:
 say(f"For our network on this device, the rule says: **{advice}**.")
 
 # %% [markdown]
-# Expect more from large networks on a GPU with tensor cores. Micikevicius et al. (2017) report that single
-# operations became 2 to 6 times as fast on a Volta GPU if arithmetic or memory limited their speed.
+# Expect more from large networks on a GPU with tensor cores. On a Volta GPU, single operations became 2 to 6 times as
+# fast if arithmetic or memory limited their speed (Micikevicius et al. 2017).
 #
 # ## Questions
 #
 # **1. Why does bf16 need no loss scale?**
 #
-# <details><summary>Answer</summary>It has the 8 exponent bits of fp32, so values that fp32 can hold
-# hardly ever vanish or overflow in bf16.</details>
+# <details><summary>Answer</summary>It has the 8 exponent bits of fp32, and so about the same range.</details>
 #
 # **2. Why are scales powers of two?**
 #
-# <details><summary>Answer</summary>A power of two changes only the exponent, so scaling and unscaling cause no
-# rounding.</details>
+# <details><summary>Answer</summary>They change only the exponent, so nothing is rounded.</details>
 #
 # **3. Why must the weights stay in fp32 if the products need not?**
 #
-# <details><summary>Answer</summary>A step adds a small number to a large one. In 16 bits, the small
-# number may be rounded away every time.</details>
+# <details><summary>Answer</summary>A step adds a small number to a large one. 16 bits may round it away every
+# time.</details>
 #
 # **4. Your loss scale halves at every step. What is wrong?**
 #
 # <details><summary>Answer</summary>The gradients are infinite at any scale. Perhaps the loss itself has blown
-# up: lower the learning rate. Or an activation exceeds 65,504 in the forward pass, where the loss scale does
-# not help: use bf16.</details>
+# up: lower the learning rate. Or an activation exceeds 65,504, where the loss scale does not help: use bf16.</details>
 #
 # **5. Mixed precision made your training slower. What can you try?**
 #
 # <details><summary>Answer</summary>Check that the device multiplies the format natively. Then try a larger
-# batch, which may fit into the memory saved. If that does not help, leave the trick out.</details>
+# batch, which may fit into the memory saved.</details>
 #
 # ## Exercises
 #

@@ -53,8 +53,8 @@ print(about())
 
 # %% [markdown]
 # The budget depends on the device: small sizes on a CPU, larger ones on a GPU. *Plain* training is AdamW at a
-# constant learning rate (chapter 0). The sixth trick starts from weights that were trained beforehand, on
-# letters drawn with many fonts (chapter 6).
+# constant learning rate (chapter 0). The sixth trick starts from weights trained on letters in many fonts
+# (chapter 6).
 
 # %%
 from fasttricks import BASELINE, SEVEN, choose_budget, load, train
@@ -71,10 +71,14 @@ say(
 )
 
 # %% [markdown]
-# Our recorded studies tuned both recipes and searched for the number of images that each of them needs to
-# reach the study's own target. This is what they found:
+# Our recorded studies estimate the time to equal accuracy. They trained each recipe with several numbers of
+# images, drew a curve through the mean accuracies, and read off how many images reach the study's own target.
+# The time is that number times the measured seconds per image ([RESULTS](../RESULTS.md) has the details and
+# checks). A study whose runs shared a process has no cold wall.
 
-# %%
+# %% tags=["fold"]
+from fasttricks.study.findings import ended
+
 studies = [study for study in published() if len(study.of("plain", "whole")) == 2]
 for study in studies:
     slow, fast = study.of("plain", "whole")
@@ -88,6 +92,7 @@ for study in studies:
             if fast.wall_ratio.value > 0
             else ""
         )
+        + f" {ended(study)}"
     )
 
 # %% [markdown]
@@ -102,7 +107,7 @@ from fasttricks.course import holds, recipe_table
 whole = sum(SEVEN, start=BASELINE)
 recipe_table(whole)
 
-# %%
+# %% tags=["fold"]
 owners = {slot: len(whole.fills(slot)) for trick in SEVEN for slot in trick.slots}
 shared = [slot for slot, tricks in owners.items() if tricks > 1]
 say(
@@ -112,9 +117,9 @@ say(
 
 # %% [markdown]
 # If two tricks share a slot, their order must not matter. Learning-rate factors are multiplied, so they can
-# come in any order. What about mixup and label smoothing, which both change the batch? We apply them to one
-# batch in both orders, with the same random numbers. We also check that every order of the sum is the same
-# recipe, because a recipe sorts its tricks by chapter.
+# come in any order. What about mixup and label smoothing? We apply them to one batch in both orders, with the
+# same random numbers. Every order of the sum must be the same recipe, too, because a recipe sorts its
+# tricks by chapter.
 
 # %% tags=["nbval-check-output"]
 from itertools import permutations
@@ -131,10 +136,10 @@ orders = {sum(order, start=BASELINE) for order in permutations(SEVEN)}
 holds(orders == {whole}, "all 5,040 orders of the seven tricks are one recipe")
 
 # %% [markdown]
-# Here are the learning rate and the momentum of the whole recipe in a run of 100 steps. The rate rises and
-# falls once, and the momentum does the reverse.
+# In a run of 100 steps, `whole.lr_at(step, 100)` is the learning rate, and `whole.momentum_at` the momentum. The
+# rate rises and falls once, and the momentum does the reverse.
 
-# %%
+# %% tags=["fold"]
 import matplotlib.pyplot as plt
 
 rates = [whole.lr_at(step, 100) for step in range(100)]
@@ -149,7 +154,7 @@ right.plot([BASELINE.momentum_at(step, 100) for step in range(100)], "k--")
 right.set(xlabel="optimiser step", ylabel="momentum (Adam's beta1)")
 plt.show()
 
-# %%
+# %% tags=["fold"]
 top = rates.index(max(rates))
 say(
     f"The rate peaks at step {top}, at **{max(rates) / BASELINE.lr:.1f} times** the plain rate, and ends at "
@@ -159,13 +164,13 @@ say(
 
 # %% [markdown]
 # The recipe multiplies the one cycle of chapter 3 by the warm-up of chapter 2, which gives the curve on the
-# left its soft start. Scaling raises the peak a little more.
+# left its soft start. The cycle's `peak` in the table is a multiple of the plain rate. Scaling multiplies it by
+# √(`batch` / `reference`).
 #
 # ## Guess first
 #
-# Before you read on, make two guesses. Which two of the seven tricks matter most? And how many times as fast
-# as plain training are these two alone? If you run this notebook, put your second guess here. We compare it
-# with the result below.
+# Which two of the seven tricks matter most? And how many times as fast as plain training are these two alone?
+# Put your second guess here. We compare it with the result below.
 
 # %%
 guess = 2.0  # times as fast as plain training, on the train clock
@@ -174,10 +179,9 @@ guess = 2.0  # times as fast as plain training, on the train clock
 # ## The recipes
 #
 # Every run below starts in a new process, so that its cold wall is a real one. With all seven tricks, a run
-# uses several processes: one per GPU, or two on a CPU, which share the cores that a single process could use
-# alone. Do not expect much of that. So we also train in one process with six tricks, without multi-GPU
-# training. (On a single GPU, all seven run in one process anyway.) Last, we train with only two tricks, the
-# cycle and the transferred weights, to see how far they get.
+# uses one process per GPU, or two on a CPU, which only share its cores. So we also train in one process with
+# the other six tricks. Last, we train with only two tricks, the cycle and the transferred weights, to see how
+# far they get.
 
 # %%
 from fasttricks.recipe import name_of
@@ -194,9 +198,13 @@ recipes["cyclic + transfer"] = (pair, budget.whole)
 
 # %% [markdown]
 # How many images may each recipe see? A run with one cycle is at its best at the end, where the learning rate
-# is near zero, so we cannot simply stop it on the way. We fixed the numbers beforehand. Plain training and all
-# seven tricks see as many images as they needed in the recorded study for a mean accuracy a little above the
-# target of this notebook. All others see as many as all seven. The recipes take turns, seed by seed.
+# is near zero, so we cannot stop it on the way. On a CPU, plain training and all seven tricks see as many images
+# as the study read off, for a target a little above that of this notebook. (On a GPU, the numbers are estimates.)
+# The others see as many as all seven, in whole batches.
+#
+# So **the runs here end near the target, not at it**. If plain training ends higher than another recipe, it
+# trained longer than it had to, and the speed-up is too large; if lower, too small. For equal accuracy, take the
+# study's numbers. The recipes take turns, seed by seed.
 
 # %%
 arms = {name: [] for name in recipes}
@@ -208,11 +216,16 @@ for seed in range(budget.seeds):
 # %% [markdown]
 # ## The result
 #
-# A recipe reaches the target if the *mean* of its final accuracies does. Its time is the median time of its
-# runs, or *never* if it missed the target. The speed-up is the time of *plain* divided by that of the
-# recipe. Its interval comes from drawing seeds again and again (the bootstrap). With three seeds, it is
-# little more than their range. The clocks do not include the weights for transfer learning, which were made
-# once for all runs. Their cost is printed above the table.
+# The table, line by line:
+#
+# - *Seconds to target* are the median of the runs, or *never* if their *mean* accuracy misses the target.
+# - *Images a second* is the pace on the train clock.
+# - *Speed-up* is the time of *plain* divided by that of the recipe.
+# - *95 % interval*: if we draw seeds again and again (the bootstrap), 95 % of the speed-ups lie in it. With three
+#   seeds, it is little more than their range. It ignores that accuracies differ.
+# - *Precision* is the format of the numbers in products: 32 bits (fp32) or 16 (bf16, fp16).
+#
+# The clocks do not include the letters weights, which were made once for all runs. Their cost is above the table.
 
 # %% tags=["result"]
 from fasttricks.course import caption, table
@@ -224,7 +237,7 @@ table(arms)
 # %% [markdown]
 # So how much faster is it?
 
-# %%
+# %% tags=["fold"]
 from fasttricks.study.statistics import speed_up, speed_up_interval
 
 
@@ -242,10 +255,11 @@ say(
 )
 
 # %% [markdown]
-# The cold wall is the stricter clock. Starting Python, importing torch and reading the data take equally
-# long for every recipe, and starting several processes takes longer.
+# The cold wall is the stricter clock. Starting Python, importing torch and reading the data take about equally
+# long for every recipe, and starting several processes takes longer. Are they worth it? We divide the seconds
+# seed by seed and take the median.
 
-# %%
+# %% tags=["fold"]
 from fasttricks.course import faster, median
 
 seconds = {name: [run.train_seconds for run in runs] for name, runs in arms.items()}
@@ -270,11 +284,11 @@ accuracy_against_time(arms)
 plt.show()
 
 # %% [markdown]
-# Each line is a run, each corner is an evaluation, and the mark is the end of the run. The time axis is
-# logarithmic, so equal distances are equal factors. The vertical axis begins a tenth below the target, so
-# some lines enter from below.
+# Each line is a run, each corner is an evaluation, and the mark is the end of the run. The table counts each run
+# to its mark, even if the line crosses the target earlier. The time axis is logarithmic, so equal distances are
+# equal factors.
 
-# %%
+# %% tags=["fold"]
 worst = min(arms["plain"], key=lambda run: run.curve[0][1])
 first_look = worst.curve[0]
 last_end = max(seconds["all seven"])
@@ -288,11 +302,11 @@ say(
 # %% [markdown]
 # ## What the speed-up is made of
 #
-# Our runs cannot tell, because not every recipe saw the number of images that suits it. The recorded study
-# searched for the right number for every recipe. The figure goes from plain training to all seven tricks,
-# step by step. A black bar is the time to the target, and the hatched part is what the step has saved.
+# Our runs cannot tell, because not every recipe saw the number of images that suits it. The study found the right
+# number for each. The figure goes from plain training to all seven tricks, step by step. A black bar is the time
+# to the target, and the hatched part is what the step has saved. A step whose factor is below 1 costs time.
 
-# %%
+# %% tags=["fold"]
 from itertools import pairwise
 
 from fasttricks.study.pages import steps_of, waterfall
@@ -305,7 +319,7 @@ for study in shown:
     waterfall(study, f"{study.hardware}, validation accuracy {study.target}, {counts} seeds")
 plt.show()
 
-# %%
+# %% tags=["fold"]
 for study in shown:
     on_the_way = [study.to_target(arm) for arm in study.steps]
     factors = [before / after for before, after in pairwise(on_the_way)]
@@ -328,9 +342,9 @@ for study in shown:
     )
 
 # %% [markdown]
-# In our own runs, these two tricks saw as many images as all seven.
+# In our own runs, these two tricks saw as many images as all seven. So accuracies may differ.
 
-# %%
+# %% tags=["fold"]
 from fasttricks.course import gained
 
 ends = {name: [run.val_accuracy for run in runs] for name, runs in arms.items()}
@@ -343,12 +357,12 @@ say(
 # %% [markdown]
 # The figure favours the tricks that come first, because a later trick cannot save the same time again. So the
 # study asks twice about each trick. *Added to plain* compares plain training with and without it. *Left out*
-# compares the other six with all seven: a number below 1 means that the sum needs the trick. The brackets
-# hold the 95 % interval. A verdict needs an interval that does not contain 1. An asterisk marks a verdict that
-# is not so clear, because it falls if all verdicts of the study are asked at once (Holm 1979).
+# compares the other six with all seven: below 1, the sum needs the trick, and above 1, the trick is in the way.
+# The brackets hold the 95 % interval. A verdict needs one that does not contain 1. Of many such intervals, a few
+# are wrong by chance. An asterisk marks a verdict that falls if we allow for that (Holm 1979).
 
 
-# %%
+# %% tags=["fold"]
 def cell(row):
     if not row.arrives:
         return f"target not reached after {row.most:,} images"
@@ -364,7 +378,7 @@ for study in alone_too:
         lines += [f"| {name} | {' | '.join(cell(row) for row in both)} |"] * (len(both) == 2)
     say("\n".join(lines))
 
-# %%
+# %% tags=["fold"]
 for study in studies:
     alone = {name: row.verdict for name in whole.names for row in study.of(f"plain + {name}")}
     without = {name: row.verdict for name in whole.names for row in study.of(f"whole - {name}")}
@@ -382,13 +396,14 @@ for study in studies:
 
 # %% [markdown]
 # The two answers about a trick can differ. If two tricks do the same job, either of them helps alone, and
-# leaving out one of them loses nothing. Or a trick may need others: a trick that makes each image cheaper, for
-# example, counts fully only if the number of images stays the same.
+# leaving out one of them loses nothing. Or a trick may need others: a trick that makes each image cheaper
+# counts fully only if the number of images stays the same. Mixup and smoothing may be in the way because they are
+# meant for images that are seen often, and these runs are short.
 #
 # The study also answers two objections. *Everybody uses a schedule anyway*, and *not everybody has
 # suitable weights*:
 
-# %%
+# %% tags=["fold"]
 for study in alone_too:
     plain_way, cycle_way, whole_way, bare_way = (
         study.to_target(arm) for arm in ("plain", "plain + cyclic", "whole", "whole - transfer")
@@ -399,11 +414,11 @@ for study in alone_too:
     )
 
 # %% [markdown]
-# When have the weights paid for their own training? As in the second answer of chapter 6, we count what they
-# save if you use the other six tricks anyway. ([RESULTS](../RESULTS.md) shows what the recipes of fastai,
-# Lightning and timm reach on this task, under *Beside other libraries*.)
+# When have the weights paid for their own training? We count what they save if you use the other six tricks
+# anyway. ([RESULTS](../RESULTS.md) shows what the recipes of fastai, Lightning and timm reach on this task, under
+# *Beside other libraries*.)
 
-# %%
+# %% tags=["fold"]
 import re
 
 spent = float(re.search(r"in ([\d,]+) s", cost)[1].replace(",", ""))
@@ -419,10 +434,11 @@ for study in alone_too:
 # %% [markdown]
 # ## Where the seconds go
 #
-# We break down the cold wall of two runs, those of seed 0. *Start* is everything before training. For the stages of the loop,
-# we use the shares that torch's profiler measures in a short run.
+# We break down the cold wall of two runs, those of seed 0. The stages of the loop are *batch* (preparing the
+# images), the two passes, the optimiser's *step* and *the rest*. Their shares come from torch's profiler, in a
+# short run. *Start* is what is neither training nor evaluation.
 
-# %%
+# %% tags=["fold"]
 from fasttricks.course import shares
 from fasttricks.study.limits import stages
 
@@ -436,7 +452,7 @@ for name in ("plain", single):
 shares(cold, caption(run))
 plt.show()
 
-# %%
+# %% tags=["fold"]
 totals = {name: sum(parts.values()) for name, parts in cold.items()}
 passes = cold["plain"]["forward"] + cold["plain"]["backward"]
 start = cold[single]["start"]
@@ -449,11 +465,10 @@ say(
 
 # %% [markdown]
 # The tricks shorten only what comes after the start, so the two clocks differ most in short runs (Amdahl's
-# law). The backward pass takes longer than the forward pass because it computes two gradients, those of the
-# weights and of the inputs, where the forward pass computes one product.
+# law). The backward pass usually takes longer than the forward pass because it computes two gradients, those of
+# the weights and of the inputs, where the forward pass computes one product.
 #
-# We check what must hold on any machine. A run takes one optimiser step for each whole batch of its images,
-# which are counted over all processes.
+# On any machine, a run must take one optimiser step for each whole batch of its images, over all processes.
 
 # %% tags=["nbval-check-output"]
 wanted = {name: images // recipe.global_batch for name, (recipe, images) in recipes.items()}
@@ -464,8 +479,7 @@ holds(together == {whole.world.count()}, "all seven ran in as many processes as 
 
 # %% [markdown]
 # For every seed, the six tricks must also end with a higher accuracy than plain training had after the same
-# number of images. For plain training, we take the first evaluation at or after that number, which can only
-# help *plain*.
+# number of images. For plain training, we take the first evaluation at or after that number.
 
 
 # %% tags=["nbval-check-output"]
@@ -481,9 +495,9 @@ holds(higher, "six tricks end above plain training after as many images, at ever
 # ## Leave one out, on your machine
 #
 # The study's verdicts hold for its machine, images and network. On your machine, you can ask in a minute what
-# is lost without each trick. We train with six tricks in one process, and then leave out each of them in turn.
-# (Multi-GPU training is not among them: it changes the seconds, not what is learned.) Every recipe sees half as
-# many images as all seven above, because in longer runs the accuracies come close together.
+# is lost without each trick. We train with six tricks in one process, and then leave out each in turn. (Multi-GPU
+# training is not among them: it changes the seconds, not what is learned.) Every recipe sees half as many
+# images as all seven above, because in longer runs the accuracies come close together.
 
 # %%
 from fasttricks.course import train_arms
@@ -494,9 +508,9 @@ short, sized = budget.whole // 2, data.to(whole.world.device(), budget.image_siz
 trained = train_arms({"six": six, **without}, sized, images=short, evaluations=1)
 
 # %% [markdown]
-# Each dot is one seed, the bar is the mean of the dots, and the line is an interval for that mean.
+# Each dot is one seed, the bar is the mean of the dots, and the line is the bootstrap's interval for it.
 
-# %%
+# %% tags=["fold"]
 from fasttricks.course import bars, gains
 
 full = trained["six"]
@@ -508,10 +522,10 @@ plt.show()
 # %% [markdown]
 # A bar to the right of zero means that the other five tricks do not replace this one. At zero, the trick is not
 # needed *here, for this many images*, and to the left, the sum is better without it. As in all chapters, a
-# difference is clear if all pairs of runs agree on its sign and the mean is at least 1/√n points for n pairs. A
-# trick may also save seconds, so the table shows both.
+# difference is clear if all pairs of runs agree on its sign and the mean is at least 1/√n points for n pairs (in
+# time, the median 5 %). A trick may also save seconds, so the table shows both.
 
-# %%
+# %% tags=["fold"]
 import pandas as pd
 
 accuracies = {name: [run.val_accuracy for run in runs] for name, runs in trained.items()}
@@ -525,7 +539,7 @@ bill = {
 }
 pd.DataFrame(bill).T
 
-# %%
+# %% tags=["fold"]
 missed = [name[3:] for name, row in bill.items() if "lower (" in row["accuracy of the five"]]
 better = [name[3:] for name, row in bill.items() if "higher (" in row["accuracy of the five"]]
 slower_without = [name[3:] for name in without if "about" not in bill[name]["speed of the five"]]
@@ -536,11 +550,10 @@ say(
 )
 
 # %% [markdown]
-# One caution: we chose the settings for the sum. With settings of their own, five tricks might lose less. And a
-# trick that is not needed here may be useful elsewhere, as the table at the end of this chapter explains. If a
+# One caution: we chose the settings for the sum. With settings of their own, five tricks might lose less. If a
 # trick gets in the way on your data, leave it out: `whole - "mixup"` is a recipe, too.
 #
-# One thing must hold everywhere: leaving out a trick changes nothing else in the recipe.
+# Leaving out a trick must change nothing else in the recipe:
 
 # %% tags=["nbval-check-output"]
 back = all(six - name + trick == six for name, trick in zip(six.names, six.tricks, strict=True))
@@ -552,8 +565,7 @@ holds(max(few) - min(few) < 256, "all recipes saw as many images, up to one batc
 # ## The test images, once
 #
 # We made all choices on the validation images: the learning rates, the target, the numbers of images. So the
-# validation accuracy may be too optimistic. We have not looked at the 10,000 test images yet. Now we do so once,
-# for plain training and all seven tricks.
+# validation accuracy may be too optimistic. Now we look once at the 10,000 test images, which chose nothing.
 
 # %%
 from fasttricks.loop import accuracy
@@ -571,15 +583,15 @@ def between(share, images):
 
 
 # %% [markdown]
-# The interval says how far the share of right answers among so many images may be from the share among all
-# images of this kind. Here is the last run with all seven tricks:
+# `between` says how far the share of right answers among so many images may be from the share among all images of
+# this kind. It leaves out the luck of the seed. Here is the last run with all seven tricks:
 
 # %% tags=["tested"]
 last, share = arms["all seven"][-1], tested["all seven"][-1]
 low, high = between(share, len(data.test))
 print(f"test {share:.4f} (95 %: {low:.4f} to {high:.4f}), validation {last.val_accuracy:.4f}")
 
-# %%
+# %% tags=["fold"]
 means = {name: (np.mean(ends[name]), np.mean(tested[name])) for name in tested}
 for name, (valued, judged) in means.items():
     say(
@@ -589,7 +601,10 @@ for name, (valued, judged) in means.items():
         f"{'reaches' if judged >= budget.target else 'misses'} the target of {budget.target}."
     )
 on_test = gained(tested["all seven"], tested["plain"])
-paid = {"lower": "So here the speed **cost accuracy**", "higher": "So the speed cost no accuracy"}
+paid = {
+    "lower": "So here the speed may have **cost accuracy**",
+    "higher": "So the speed cost no accuracy",
+}
 answer = next((words for word, words in paid.items() if f"points {word}" in on_test), None)
 say(
     f"Compared with plain training, the accuracy of all seven tricks on the test images is **{on_test}**. "
@@ -597,17 +612,17 @@ say(
 )
 
 # %% [markdown]
-# If both recipes do better or worse on the test images, that says more about the images than about the tricks:
-# the test images may be easier or harder, and both recipes were chosen on the same validation images. Only the
-# last sentence answers our question: did all seven tricks pay for their speed with accuracy on new images?
+# If both recipes do worse (or better) on the test images, these may simply be harder (or easier). Only the last
+# sentence asks whether the speed cost accuracy on new images. But if the validation means differ, too, part of
+# that difference may come from the numbers of images. [RESULTS](../RESULTS.md) has the study's test accuracies,
+# with more seeds, at the lengths that it found.
 #
 # ## Take it with you
 #
 # ### Saved, and used
 #
-# A trained network should outlive the notebook. We save it and read it back with only timm and
-# safetensors. You can use it without this course. Just scale the pixels to the range from -1 to 1, as
-# `normalise` does.
+# A trained network should outlive the notebook. We save it and read it back with only timm and safetensors.
+# Just scale the pixels to the range from -1 to 1, as `normalise` does.
 
 # %%
 import tempfile
@@ -654,8 +669,7 @@ holds(torch.allclose(before, chances, atol=1e-2), "the network that was read bac
 # %% [markdown]
 # ### Your own images
 #
-# Put them in a folder, with one subfolder per class. You need nothing else. To show this, we pretend that
-# some of the clothes are your images and write them to disk.
+# Put them in a folder, with one subfolder per class. Here, some of the clothes play the part of your images:
 
 # %%
 from torchvision.transforms.functional import to_pil_image
@@ -669,9 +683,9 @@ photos = load(str(own))
 [len(part) for part in (photos.train, photos.val, photos.test)]
 
 # %% [markdown]
-# One tenth of the images was set aside for validation and one tenth for testing. The recipe is the same,
-# with all seven tricks and all processes. The letters weights work for colour images, too: each colour
-# channel gets a third of the grey filter.
+# One tenth of the images was set aside for validation, which gives only a rough accuracy here, and one tenth for
+# testing. We use all seven tricks and all processes again. The letters weights work for colour images, too: each
+# colour channel gets a third of the grey filter.
 
 # %%
 mine = train(whole, photos, images=budget.images // 4, label="your own images")
@@ -686,16 +700,14 @@ say(
 # ### Several machines
 #
 # We started the processes with torchrun, which also supports several machines. Copy the course and the
-# data to each machine, and run this command on every one, replacing `HOST` with the name of the first
-# machine:
+# data to each machine, and run this command there, with the first machine's name for `HOST`:
 #
 #     torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \
 #         -m fasttricks train --tricks all --out run.json
 #
-# Here we start two processes on this machine in the same way, without `HOST`. The first process writes the
-# results to a file.
+# Here we start two processes on this machine in the same way, without `HOST`. So short a run may miss the target.
 
-# %%
+# %% tags=["fold"]
 start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 words = ["-m", "fasttricks", "train", "--tricks", "all", "--share-devices", "--images"]
 words += [str(budget.images // 4), "--out", str(folder / "run.json")]
@@ -714,7 +726,7 @@ holds(found["processes"] == 2, "two processes of torchrun wrote one record")
 # Colab and Kaggle can stop your machine at any time. With `folder=`, a run saves a checkpoint in that folder
 # every minute, and the same call continues from the last one. On a CPU, with as many processes, it arrives
 # at the same network as if nothing had happened, bit for bit. (On Colab, put the folder on your drive.) We
-# cannot take this machine away, so we write a small trick that interrupts the run once, at its fifth batch:
+# cannot take this machine away, so a small trick interrupts the run once, at its fifth batch:
 
 # %%
 from dataclasses import dataclass
@@ -741,8 +753,8 @@ except KeyboardInterrupt as told:
     print(str(told).split(";")[0])
 
 # %% [markdown]
-# Now we make the same call twice more. The second call continues the run. The third has nothing left to
-# train and returns the finished run from the folder. `train_arms` accepts a `folder`, too.
+# Now we make the same call twice more. The second call continues the run. The third returns the finished run
+# from the folder. `train_arms` accepts a `folder`, too.
 
 # %%
 second = train(six + Cut(), data, label="goes on", **kept)
@@ -757,6 +769,17 @@ holds(third == second, "the third had nothing to train")
 #
 # How much faster are all seven tricks together, and which of them earned their place?
 
+# %% tags=["fold"]
+verdicts = {study.study: {row.arm: row.verdict for row in study.rows} for study in published()}
+
+
+def judged_in(study, change, verdict="slower"):
+    of_study = verdicts.get(study, {})
+    return [name for name in whole.names if of_study.get(f"{change} {name}") == verdict]
+
+
+needed = {study: judged_in(study, "whole -") for study in ("cpu", "gpu")}
+
 # %%
 say(
     f"Compared with plain training on this machine, all seven tricks were **{times_as_fast('all seven')}** on the "
@@ -766,34 +789,50 @@ say(
 )
 say(
     f"- In our runs, leaving these out of six tricks clearly cost accuracy: **{', '.join(missed) or 'none'}**.\n"
-    f"- In the study, leaving these out of all seven clearly cost time: **{', '.join(needed) or 'none'}**."
+    f"- In the recorded studies, leaving these out of all seven clearly cost time: on the CPU "
+    f"**{', '.join(needed['cpu']) or 'none'}**, on one GPU **{', '.join(needed['gpu']) or 'none'}**."
 )
 
 # %% [markdown]
-# What should you take? It depends on what you have. The last column of the table says what supports each
-# line. Where it says *not measured here*, the advice follows from the chapters and their papers, and you
-# should measure it yourself.
+# What should you take? The last column of the table says what supports each line. Where it says *not measured
+# here*, the advice follows from the chapters and their papers, and you should measure it yourself.
 
-# %%
+# %% tags=["fold"]
 nothing = "not measured here"
-record = next((study for study in studies if study.study == "cpu"), None)
-found = {row.arm: row.verdict for row in record.rows} if record else {}
-needed = [name for name in whole.names if found.get(f"whole - {name}") == "slower"]
-harmful = [name for name in whole.names if found.get(f"plain + {name}") == "slower"]
-behind, regularised = nothing, nothing
-if record:
-    behind = f"study, slower if left out: {', '.join(needed) or 'none'}; slower if added alone: {', '.join(harmful) or 'none'}"
-    regularised = f"study, added alone: mixup {found['plain + mixup']}, smoothing {found['plain + smoothing']}"
+behind = on_gpu = regularised = rare = nothing
+if "cpu" in verdicts:
+    harmful = judged_in("cpu", "plain +")
+    behind = f"CPU study: slower without {', '.join(needed['cpu']) or 'none'}; slower with {', '.join(harmful) or 'none'} alone"
+    shown = [f"{name} {verdicts['cpu'][f'plain + {name}']}" for name in ("mixup", "smoothing")]
+    regularised = f"CPU study, added alone: {', '.join(shown)}"
+if "gpu" in verdicts:
+    on_gpu = f"GPU study: slower without {', '.join(needed['gpu']) or 'none'}"
+if "few" in verdicts:
+    base = "plain + cyclic"
+    shown = [
+        f"{name} {verdicts['few'][f'{base} + {name}']}"
+        for name in ("transfer", "mixup", "smoothing")
+    ]
+    (few,) = (study for study in published() if study.study == "few")
+    scores = {
+        arm: {row[0]: np.mean(row[1:]) for row in rows} for arm, rows in few.accuracies.items()
+    }
+    most = max(set(scores[base]) & set(scores[f"{base} + mixup"]))
+    points = 100 * (scores[f"{base} + mixup"][most] - scores[base][most])
+    rare = (
+        f"study of few labels, added to one-cycle: to {few.target}, {', '.join(shown)}; after {most:,} images, "
+        f"mixup {points:+.1f} points"
+    )
 
 # %%
 say(f"""
 | You have | Take | Because | Measured |
 | --- | --- | --- | --- |
-| a CPU with 16-bit arithmetic | {", ".join(needed) or "cyclic, transfer"} | leaving out one costs time; a second process only shares the cores | {behind} |
+| a CPU with 16-bit arithmetic | {", ".join(needed["cpu"]) or "cyclic, transfer"} | leaving out one costs time; a second process only shares the cores | {behind} |
 | a CPU without it | cyclic, transfer | both save steps; `MixedPrecision` falls back to 32 bits and changes nothing | {nothing} |
-| one GPU | cyclic, transfer, precision, scaling | GPUs multiply 16-bit numbers much faster, and a small batch leaves them idle | {nothing} |
+| one GPU | cyclic, transfer, precision, and a batch that keeps it busy | GPUs multiply 16-bit numbers much faster, and a small batch leaves them idle | {on_gpu} |
 | several GPUs | the same, and distributed | each GPU takes a share of the batch; scaling keeps the shares large | {nothing} |
-| few labels | transfer first, then try mixup or smoothing | few labels are soon learned by heart | not in the study; chapters 4, 5 and 6 try it |
+| few labels | transfer first, then try mixup or smoothing | few labels are soon learned by heart | {rare} |
 | many labels, a short run | cyclic, transfer; mixup and smoothing only if they win your own test | no label is seen often enough to be learned by heart | {regularised} |
 | many labels, a long run | cyclic, precision; try mixup and smoothing | a random start catches up, and learning by heart begins | {nothing} |
 """)
@@ -801,7 +840,7 @@ say(f"""
 # %% [markdown]
 # And the rule of thumb: begin with one cycle and the best weights that you can get, let the device compute
 # in 16 bits if it does so natively, and fix the number of images beforehand. Add the other tricks one at a
-# time. Train with three seeds with and without each trick, and keep it only if the difference is clear.
+# time, train three seeds with and without each, and keep it only if the difference is clear.
 #
 # ## Questions
 #
@@ -809,7 +848,7 @@ say(f"""
 #
 # <details><summary>Answer</summary>The start takes about the same number of seconds in both recipes, because
 # no trick shortens it. So the faster the training, the larger the share of the start. Starting several
-# processes costs a few seconds more.</details>
+# processes adds to it.</details>
 #
 # **2. Why can you add the seven tricks in any order?**
 #
@@ -824,9 +863,8 @@ say(f"""
 #
 # **4. Why do the clocks not include the letters weights, and what would change if they did?**
 #
-# <details><summary>Answer</summary>They are made once and used by every run. On the clock of a single
-# run, they would cost many times what they save. That is why we print their cost above the
-# table.</details>
+# <details><summary>Answer</summary>They are made once and used by every run. On the clock of a single run,
+# they can cost many times what they save. So we print their cost above the table.</details>
 #
 # **5. Why did we choose the number of images beforehand instead of stopping when a run first reaches the
 # target?**

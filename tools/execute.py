@@ -18,6 +18,7 @@ import nbformat
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLD = "fold"  # the tag of a cell that measures or draws, whose code teaches nothing
 EVERY = 10  # seconds between two lines of progress where lines cannot be overwritten
 
 
@@ -83,9 +84,10 @@ def names(source: str, context: type) -> set[str]:
 
 
 def folded(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    """The cells that only make sentences, and give no name that a shown cell reads later."""
+    """The cells tagged `fold`, and those that only make sentences and give no name read later."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    hidden = [cell for cell in cells if only_says(cell.source)]
+    tagged = [cell for cell in cells if FOLD in cell.metadata.get("tags", ())]
+    hidden = [cell for cell in cells if cell not in tagged and only_says(cell.source)]
     while True:
         read, kept = set(), []
         for cell in reversed(cells):
@@ -94,7 +96,7 @@ def folded(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
             else:
                 read |= names(cell.source, ast.Load)
         if len(kept) == len(hidden):
-            return kept
+            return kept + tagged
         hidden = kept
 
 

@@ -12,7 +12,6 @@ from fasttricks.budget import BUDGETS
 from fasttricks.recipe import name_of
 from fasttricks.study.findings import (
     CLOSE,
-    Estimate,
     Finding,
     Published,
     covered,
@@ -23,12 +22,12 @@ from fasttricks.study.findings import (
     times,
     trusted,
 )
-from fasttricks.study.pages import as_markdown, tables
+from fasttricks.study.pages import as_markdown, at_equal_images, tables
 from fasttricks.study.pages import beside as beside_table
 
 FIGURE = ROOT / "notebooks" / "images" / "capstone.png"
 RESULTS = ROOT / "data" / "results"
-MAIN, GPU, OTHER = "cpu", "gpu", "letters"  # the studies that the README quotes
+MAIN, GPU, OTHER, FEW = "cpu", "gpu", "letters", "few"  # the studies that the README quotes
 TRICKS = {  # what each does, in a clause
     "distributed": "one process per device; gradients are averaged",
     "scaling": "a larger batch, a rate to match, a ramp up to it",
@@ -86,8 +85,23 @@ def headline(results: Path = RESULTS) -> str:
         f"({span(six_there.ratio)}), and from random weights {bare_there.ratio.value:.1f} times "
         f"({span(bare_there.ratio)}; both {six_there.seeds} seeds, to {there.target:.1%}).",
     )
+    frame += (on_few_labels(found_in(FEW, results)),)
     frame += (on_gpu(found_in(GPU, results), covered(GPU, results)["holds"]),)
     return "\n".join((first, "", *(f"- {line}" for line in frame)))
+
+
+def on_few_labels(found: Published) -> str:
+    """What the regularisers do where labels are few, as sentences."""
+    start = found.reference
+    arms = [f"{start} + {trick}" for trick in ("mixup", "smoothing")]
+    equal = at_equal_images(found).loc[arms]
+    gains = [f"{row[f'points beside {start}']} ({row['95 %']})" for _, row in equal.iterrows()]
+    speeds = [f"{times(row.ratio.value)} ({span(row.ratio)})" for row in found.of(*arms)]
+    return (
+        f"**{found.about.capitalize()}**, mixup and label smoothing change the accuracy of a "
+        f"one-cycle schedule after {equal['images'].iloc[0]} images by {listed(gains)} points. To "
+        f"{found.target:.1%}, they are {listed(speeds)} times as fast ({found.seeds} seeds)."
+    )
 
 
 def on_gpu(found: Published, holds: dict[str, float]) -> str:
@@ -131,7 +145,7 @@ def effect(
         return "does not arrive"
     found = row.ratio
     if left_out:
-        found = Estimate(1 / found.value, 1 / found.high, 1 / found.low)
+        found = found.inverse
     return f"**{times(found.value)}** ({span(found)})" + r" \*" * row.wavers
 
 
@@ -227,7 +241,10 @@ def blocks(notebook: nbformat.NotebookNode, results: Path = RESULTS) -> dict[str
     """What is made, by the name of its place."""
     studies = {f"study {found.study}": study(found.study, results) for found in published(results)}
     made = {"headline": headline(results), "tricks": tricks(results), "peers": peers(results)}
-    return {"capstone": capstone(notebook), **made, **studies}
+    equal = {
+        f"equal {found.study}": as_markdown(at_equal_images(found)) for found in published(results)
+    }
+    return {"capstone": capstone(notebook), **made, **studies, **equal}
 
 
 def filled(text: str, made: dict[str, str]) -> str:

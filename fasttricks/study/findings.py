@@ -29,6 +29,12 @@ class Estimate:
     high: float
     p: float = math.nan
 
+    @property
+    def inverse(self) -> "Estimate":
+        """One divided by it."""
+        value, high, low = (1 / x if x else math.inf for x in (self.value, self.low, self.high))
+        return Estimate(value, low, high, self.p)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -186,7 +192,7 @@ def ended(told: Published) -> str:
     )
     return (
         f"A check: in the last round, {told.reference} ended at a mean validation accuracy of "
-        f"{start.accuracy:.4f} ({start.seeds} seeds), {meaning}."
+        f"{start.accuracy:.4f}, {meaning}."
     )
 
 
@@ -208,9 +214,9 @@ def headline(
         both = study.of("whole", f"whole - {trick}")
         if len(both) == 2:
             found.append(
-                f"{'With' if found else 'with'} all seven tricks, training "
-                f"{took(both[0], both[1])}, and with the other six, without this one, it "
-                f"{took(both[1])}. So **{outcome(both[1], MISSED)}**."
+                f"{'With' if found else 'with'} the other six tricks, training {took(both[1])}, "
+                f"and with all seven it {took(both[0], both[1])}. "
+                f"So **{outcome(both[1], JOINED)}**."
             )
         if found:
             which = f", {study.about}" if study.about else ""
@@ -226,21 +232,23 @@ PAYS = {
     "slower": "alone, it costs time",
     "cannot tell": "alone, it makes no clear difference",
 }
-MISSED = {
-    "faster": "the other six are faster without it",
-    "slower": "the other six are slower without it",
-    "cannot tell": "leaving it out makes no clear difference",
+JOINED = {  # by the verdict of the other six, without it
+    "slower": "added to the other six, it pays",
+    "faster": "added to the other six, it costs time",
+    "cannot tell": "added to the other six, it makes no clear difference",
 }
 
 
 def outcome(row: Finding, words: dict[str, str]) -> str:
-    """A verdict in words, with its ratio."""
-    verdict = words[row.verdict]
-    if not 0 < row.ratio.value < math.inf:
+    """A verdict in words, with how many times as fast training is with the trick as without it."""
+    verdict, ratio = words[row.verdict], row.ratio
+    if not 0 < ratio.value < math.inf:
         return verdict
-    interval = f"95 % interval: {span(row.ratio)}, {row.seeds} paired seeds"
-    told = f"{verdict}: {times(row.ratio.value)} times as fast ({interval})"
-    return told + ("; not so clear if all verdicts of the study are asked at once" * row.wavers)
+    if words is JOINED:
+        ratio = ratio.inverse
+    interval = f"95 % interval: {span(ratio)}, {row.seeds} paired seeds"
+    told = f"{verdict}: {times(ratio.value)} times as fast ({interval})"
+    return told + ("; not so clear among the many verdicts of the study" * row.wavers)
 
 
 def took(
@@ -252,7 +260,7 @@ def took(
         return f"is not there after {row.most:,} images (its accuracy is {row.accuracy:.4f} then)"
     paired = beside.compared if beside and 0 < beside.ratio.value < math.inf else math.nan
     value = paired if math.isfinite(paired) else row.train
-    return f"takes {value:.{1 if value >= 1 else 2}f} s"
+    return f"takes {value:.3g} s"
 
 
 def seconds(value: float) -> str:
@@ -279,14 +287,24 @@ def summary(rows: Sequence[Finding]) -> str:
 
 def sentences(rows: Sequence[Finding]) -> Iterator[str]:
     """As `summary`."""
+    starts = sorted({row.against for row in rows} - {"whole"})
+    added = [
+        (
+            f"Added to {'plain training' if start == 'plain' else start}",
+            f"{start} + ",
+            start,
+            "with",
+        )
+        for start in starts
+    ]
     for begin, first, against, how in (
-        ("Added to plain training", "plain + ", None, "with"),
+        *added,
         ("Left out of all seven", "whole - ", "whole", "without"),
         ("All seven beside plain training", "whole - ", "plain", "without"),
     ):
         groups: dict[str, list[str]] = {"faster": [], "slower": [], "cannot tell": []}
         for row in rows:
-            if row.arm.startswith(first) and row.against == (against or row.against):
+            if row.arm.startswith(first) and row.against == against:
                 name = row.arm.removeprefix(first).replace(" + ", " and ").replace(" - ", " and ")
                 groups[row.verdict].append(name)
         parts = [f"{word} {how} {', '.join(names)}" for word, names in groups.items() if names]

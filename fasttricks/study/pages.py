@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import sem
+from scipy.stats import t as student
 
 from .. import machine
 from ..files import write_json
@@ -89,6 +91,33 @@ def beside(peers: Sequence[Finding], rows: Sequence[Finding]) -> pd.DataFrame:
         table[row.against][row.arm] = f"{times(row.ratio.value)} ({span(row.ratio)})"
         table[row.against][f"{row.arm}, cold wall"] = times(row.wall_ratio.value)
     return pd.DataFrame(table.values()).set_index("peer")
+
+
+def at_equal_images(told: Published) -> pd.DataFrame:
+    """A row an arm: its gain beside the reference after equally many images, and its best length.
+
+    Compared is the longest run that both have, over the seeds that both have (paired, Student's t).
+    """
+    known = {int(images): scores for images, *scores in told.accuracies[told.reference]}
+    table = []
+    for arm, lengths in told.accuracies.items():
+        scores = {int(images): own for images, *own in lengths}
+        images = max(set(scores) & set(known), default=None)
+        best = max(scores, key=lambda length: np.mean(scores[length]))
+        row = {"arm": arm, "images": "-", "accuracy": "-", "points": "-", "95 %": "-"}
+        if images:
+            pairs = list(zip(scores[images], known[images], strict=False))
+            gains = 100 * np.subtract(*np.transpose(pairs))
+            row |= {"images": f"{images:,}", "accuracy": f"{np.mean(scores[images]):.4f}"}
+            if arm != told.reference and len(gains) > 1:
+                half = sem(gains) * student.ppf(0.975, len(gains) - 1)
+                row |= {"points": f"{gains.mean():+.2f}"}
+                row |= {"95 %": f"{gains.mean() - half:+.2f} to {gains.mean() + half:+.2f}"}
+        row |= {"best mean": f"{np.mean(scores[best]):.4f}", "at images": f"{best:,}"}
+        table.append(row)
+    table.sort(key=lambda row: row["best mean"], reverse=True)
+    named = pd.DataFrame(table).set_index("arm")
+    return named.rename(columns={"points": f"points beside {told.reference}"})
 
 
 def groups(rows: Sequence[Finding]) -> dict[str, list[Finding]]:
@@ -193,6 +222,7 @@ def page(name: str, study: Study, found: Found, results: Path = RESULTS) -> str:
     tuned = {arm.split(" ")[1]: None for arm, _ in found if arm.startswith(f"{TUNE} ")}
     for arm in tuned:
         parts += [f"## Tuning: {arm}", as_markdown(tuning_table(found, arm))]
+    parts += ["## After equally many images", as_markdown(at_equal_images(told))]
     parts += ["## All lengths", as_markdown(all_runs(found))]
     return "\n\n".join(parts) + "\n"
 
@@ -212,8 +242,9 @@ def figure(rows: Sequence[Finding], title: str) -> Figure:
     shown = {name: [row for row in some if row.arm != name] for name, some in groups(rows).items()}
     shown = {name: some for name, some in shown.items() if some}
     height = 1.6 + 0.32 * max(map(len, shown.values()))
+    width = max(8, 5.5 * len(shown))
     fig, panels = plt.subplots(
-        1, len(shown), figsize=(5.5 * len(shown), height), layout="constrained", squeeze=False
+        1, len(shown), figsize=(width, height), layout="constrained", squeeze=False
     )
     for axes, (name, some) in zip(panels[0], shown.items(), strict=True):
         forest(axes, some)
@@ -230,7 +261,8 @@ def figure(rows: Sequence[Finding], title: str) -> Figure:
 def forest(axes: Axes, rows: Sequence[Finding]) -> None:
     """A line an arm."""
     values = np.array([(row.ratio.low, row.ratio.value, row.ratio.high) for row in rows])
-    finite = [1, *values[np.isfinite(values) & (values > 0)]]
+    arrived = values[(values[:, 1] > 0) & (values[:, 1] < math.inf)]
+    finite = [1, *arrived[np.isfinite(arrived) & (arrived > 0)]]
     left, right = min(finite) / 1.3, max(finite) * 1.3
     for number, (row, (low, value, high)) in enumerate(zip(rows, values, strict=True)):
         axes.plot([max(low, left), min(high, right)], [number, number], "k-", lw=1.5)
@@ -298,7 +330,7 @@ def target_curves(told: Published, title: str) -> Figure:
         look = {"ls": style, "color": colour, "marker": mark, "ms": 4, "label": name}
         target, took, value, low, high = np.array(rows, float).T
         left.plot(target, took, **look)
-        if name != "plain":
+        if name != told.reference:
             right.plot(target, value, **look)
             right.fill_between(target, low, high, color=look["color"], alpha=0.15, lw=0)
     for axes in (left, right):
@@ -307,7 +339,7 @@ def target_curves(told: Published, title: str) -> Figure:
         axes.grid(alpha=0.3)
         plain_numbers(axes.yaxis)
     left.set_ylabel("seconds of training until the target")
-    right.set_ylabel("times as fast as plain (band: 95 %)")
+    right.set_ylabel(f"times as fast as {told.reference} (band: 95 %)")
     fig.legend(
         *left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
     )
