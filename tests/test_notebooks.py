@@ -222,7 +222,8 @@ def test_every_published_figure_follows_from_the_records():
         declared, found = recorded[told.study]
         anew, stored = publish(told.study, declared, found).to_json(), told.to_json()
         assert same(anew, stored), "fasttricks report"
-        stored["rows"][0]["train"] *= 1.0001
+        arrived = next(row for row in stored["rows"] if isinstance(row["train"], float))
+        arrived["train"] *= 1.0001
         assert not same(anew, stored), "a wrong figure is seen"
         shown = (RESULTS / f"{told.study}.md").read_text(encoding="utf-8")
         assert shown == page(told.study, declared, found)

@@ -241,10 +241,8 @@ def blocks(notebook: nbformat.NotebookNode, results: Path = RESULTS) -> dict[str
     """What is made, by the name of its place."""
     studies = {f"study {found.study}": study(found.study, results) for found in published(results)}
     made = {"headline": headline(results), "tricks": tricks(results), "peers": peers(results)}
-    equal = {
-        f"equal {found.study}": as_markdown(at_equal_images(found)) for found in published(results)
-    }
-    return {"capstone": capstone(notebook), **made, **studies, **equal}
+    made["equal"] = as_markdown(at_equal_images(found_in(FEW, results)))
+    return {"capstone": capstone(notebook), **made, **studies}
 
 
 def filled(text: str, made: dict[str, str]) -> str:
