@@ -67,7 +67,7 @@ def expected_seconds(model: str, image_size: int, images: int = LETTERS) -> floa
     """About what letters weights would take here: forward and backward of two batches, timed."""
     device = Recipe().world.device()
     net = models.create(model, 1, 1000).to(device)
-    batch = BATCH if device.type == "cuda" else 32  # a GPU is not busy with 32
+    batch = 64 if device.type == "cuda" else 32  # more in 32 bits may not fit where training does
     x = torch.zeros(batch, 1, image_size, image_size, device=device)
     q = torch.full((batch, 1000), 1e-3, device=device)
     for _ in range(2):  # the first one warms up

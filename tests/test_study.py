@@ -360,6 +360,7 @@ WRONG = {
     "order": ("[3000, 8000]", "[8000, 3000]", "in order"),
     "most": ("[3000, 8000]", "[3000, 80000]", "in order"),
     "fewer": ("[3000, 8000, 3]", "[3000, 8000, 5]", "no more seeds"),
+    "turns": ("seeds = 4", "seeds = 4\nturns = 0", "turns"),
     "target": ("target = 0.8\n", "", "pilot"),
     "optimizer": ('["adamw"]', '["lion"]', "lion"),
     "tuned": ("[tuning.whole]", "[tuning.half]", "tuning"),

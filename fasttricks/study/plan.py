@@ -73,6 +73,8 @@ class Study:
             raise ValueError(f"budget: {self.budget!r} is none of {', '.join(BUDGETS)}.")
         if self.seeds < 1 or self.ratio <= 1 or self.most < 1:
             raise ValueError("seeds and most must be 1 or more, ratio above 1.")
+        if self.turns is not None and not 1 <= self.turns <= self.seeds:
+            raise ValueError("turns: it must be 1 or more, and no more than seeds.")
         if self.target is None and set(self.pilot) != {"images", "seeds"}:
             raise ValueError("target: it must be given, or a pilot with images and seeds.")
         listed = {self.reference, *self.curves, *self.steps, *self.tested}
