@@ -1,16 +1,16 @@
 """Whether `fasttricks advise` names what is known to pay, and nothing where nothing can.
 
-    python bench/truths.py [--minutes 2] [--repeat 5]
+    python bench/truths.py [letters|noisy|hopeless ...] [--minutes 2] [--repeat 5]
 
-Three truths are made: few images of letters, for which the letters weights are made; clothes of
-which many have a wrong label, in a long run; and labels that are drawn by lot, from which nothing
-can be learned. Each is asked about with several seeds, the last one four times as often.
+Three truths are made: few images of letters, for which the letters weights are made; few clothes of
+which most have a label drawn by lot, shown so often that a network learns the wrong ones by heart
+(three times the minutes); and labels that are all drawn by lot, from which nothing can be learned.
+Each is asked about with several seeds, the last one four times as often.
 """
 
 import argparse
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -38,23 +38,28 @@ def letters(seed: int) -> Data:
     return Data("few letters", tuple(map(str, range(20))), drawn(30), drawn(30), drawn(150))
 
 
-def noisy(seed: int, share: float = 0.4) -> Data:
-    """Four thousand clothes; so large a share of all labels is drawn by lot."""
+def noisy(seed: int) -> Data:
+    """Five hundred clothes to train on, 60 % of whose labels are drawn by lot."""
+    return spoiled(seed, (500, 0.6), (2000, 0.0), (5000, 0.0))
+
+
+def hopeless(seed: int) -> Data:
+    """Clothes whose labels say nothing."""
+    return spoiled(seed, (4000, 1.0), (2000, 1.0), (5000, 1.0))
+
+
+def spoiled(seed: int, *wanted: tuple[int, float]) -> Data:
+    """Clothes to train on, to validate and to test: how many, and the share drawn by lot."""
     random, data = torch.Generator().manual_seed(seed), load()
 
-    def spoiled(split: Split, count: int) -> Split:
+    def part(split: Split, count: int, share: float) -> Split:
         some = split[torch.randperm(len(split), generator=random)[:count]]
         wrong = torch.rand(count, generator=random) < share
         lot = torch.randint(10, (count,), generator=random)
         return Split(some.x, torch.where(wrong, lot, some.y))
 
-    parts = spoiled(data.train, 4000), spoiled(data.val, 2000), spoiled(data.test, 5000)
-    return Data("noisy clothes", data.classes, *parts)
-
-
-def hopeless(seed: int) -> Data:
-    """Clothes whose labels say nothing."""
-    return replace(noisy(seed, share=1.0), name="labels by lot")
+    splits = zip((data.train, data.val, data.test), wanted, strict=True)
+    return Data("clothes", data.classes, *(part(split, *how) for split, how in splits))
 
 
 def ask(make: Callable[[int], Data], seed: int, minutes: float) -> str:
@@ -72,12 +77,21 @@ def ask(make: Callable[[int], Data], seed: int, minutes: float) -> str:
     return best.arm if best else ""
 
 
-def main(minutes: float, repeat: int) -> None:
-    """Ask about each truth, and count."""
-    for make, wanted, times in ((letters, "transfer", 1), (noisy, "mixup", 1), (hopeless, "", 4)):
+TRUTHS = {  # what pays, how often it is asked about, and times the minutes
+    letters: ("transfer", 1, 1),
+    noisy: ("mixup", 1, 3),
+    hopeless: ("", 4, 1),
+}
+
+
+def main(names: list[str], minutes: float, repeat: int) -> None:
+    """Ask about each of these truths, and count."""
+    for make, (wanted, times, longer) in TRUTHS.items():
+        if make.__name__ not in names:
+            continue
         answers = []
         for seed in range(repeat * times):
-            answers.append(ask(make, seed, minutes))
+            answers.append(ask(make, seed, longer * minutes))
             print(f"{make.__name__}, seed {seed}: {answers[-1] or 'nothing'}", flush=True)
         right = sum(wanted in a.split(" + ") if wanted else not a for a in answers)
         print(f"{make.__name__}: {wanted or 'nothing'} in {right} of {len(answers)}", flush=True)
@@ -85,7 +99,11 @@ def main(minutes: float, repeat: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    known = [make.__name__ for make in TRUTHS]
+    parser.add_argument("truths", nargs="*", help=f"some of {', '.join(known)} [all]")
     parser.add_argument("--minutes", type=float, default=2.0, help="of each advice [2]")
     parser.add_argument("--repeat", type=int, default=5, help="times that each is asked [5]")
     asked = parser.parse_args()
-    main(asked.minutes, asked.repeat)
+    if unknown := set(asked.truths) - set(known):
+        parser.error(f"no truth is called {', '.join(sorted(unknown))}; known are {known}")
+    main(asked.truths or known, asked.minutes, asked.repeat)

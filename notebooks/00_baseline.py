@@ -20,27 +20,30 @@
 #
 # Welcome! In this course, we try to train a small image network faster with seven tricks, one per chapter:
 #
-# | chapter | trick | in one line |
-# |---|---|---|
-# | 1 | several processes | divide each batch among them, and average the gradients |
-# | 2 | learning-rate scaling | take larger batches, and raise the learning rate with them |
-# | 3 | one-cycle | let the learning rate rise and fall once per run |
-# | 4 | mixup | train on blends of two images |
-# | 5 | label smoothing | ask the network for a little less than certainty |
-# | 6 | transfer learning | start from weights learned on other images |
-# | 7 | mixed precision | compute in 16 bits instead of 32 where that is safe |
+# | chapter | trick | name in the code | in one line |
+# |---|---|---|---|
+# | 1 | several processes | `distributed` | divide each batch among them, and average the gradients |
+# | 2 | learning-rate scaling | `scaling` | take larger batches, and raise the learning rate with them |
+# | 3 | one-cycle | `cyclic` | let the learning rate rise and fall once per run |
+# | 4 | mixup | `mixup` | train on blends of two images |
+# | 5 | label smoothing | `smoothing` | ask the network for a little less than certainty |
+# | 6 | transfer learning | `transfer` | start from weights learned on other images |
+# | 7 | mixed precision | `precision` | compute in 16 bits instead of 32 where that is safe |
+#
+# Chapter 8 adds them all up.
 #
 # Training is *faster* if it reaches the same accuracy in fewer seconds:
 #
 # > seconds to an accuracy = images needed × seconds per image
 #
-# Chapters 3 to 6 aim at the images, and chapters 1, 2 and 7 at the seconds per image. We measure the two
-# apart, because a trick may improve one and worsen the other. The **accuracy after equally many images** shows
-# whether each image teaches more, however fast the machine is. Short runs suffice for both factors. The product
-# needs long runs, so we leave it to a recorded study.
+# Chapters 3 to 6 try to reduce the number of images, and chapters 1, 2 and 7 the seconds per image. We measure the
+# two separately, because a trick may improve one and worsen the other. The **accuracy after equally many images**
+# hints at whether each image teaches more, however fast the machine is. For that, short runs suffice. How many
+# images an accuracy really needs takes many long runs. We have made these beforehand and call them a *study*. Its
+# records come with the course, and the chapters quote them.
 #
-# In this chapter, we train without any trick (the *baseline*). Runs that should give equal results turn out to
-# differ, so we need a rule for gains and a rule for speed.
+# In this chapter, we train without any trick (the *baseline*). Runs that should be equally good turn out to differ,
+# so we need a rule for gains and a rule for speed.
 #
 # About 30 minutes to read, and two to run.
 
@@ -49,7 +52,7 @@
 # [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/00_baseline.ipynb)
 # or
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/00_baseline.ipynb).
-# The first cell installs the course if it is missing and prints which machine it has found.
+# The first cell installs the course if it is missing and prints what hardware it has found.
 
 # %%
 import importlib.util
@@ -88,8 +91,8 @@ say(
 # %% [markdown]
 # ## The data
 #
-# Our data set is Fashion-MNIST, which comes with the repository. It has small grey pictures of ten kinds of
-# clothes. Here is one of each kind.
+# Our data set is Fashion-MNIST, which comes with the repository. It contains small grey pictures of ten kinds of
+# clothing. Here is one of each kind.
 
 # %% tags=["fold"]
 import matplotlib.pyplot as plt
@@ -102,8 +105,8 @@ show([data.train.x[row] for row in first[5:]], data.classes[5:])
 plt.show()
 
 # %% [markdown]
-# A blind guess would be right one time in ten. We judge every run by the *validation* images. Our choices may
-# suit these by luck, so we use the test images only once, at the very end of the course. `holds` prints a claim
+# A blind guess would be right one time in ten. We judge every run by the *validation* images. Since we also make
+# our choices on them, these may fit them by chance. So we use the test images only once, at the very end of the course. `holds` prints a claim
 # if it is true, and stops the notebook if it is not.
 
 # %% tags=["nbval-check-output"]
@@ -114,7 +117,7 @@ holds(
 holds(data.train.y.unique().tolist() == list(range(10)), "there are ten kinds of clothes")
 
 # %% [markdown]
-# All training images lie in one tensor, one image per row. `data.draws` yields one batch of row numbers after
+# All training images are stored in one tensor, one image per row. `data.draws` yields one batch of row numbers after
 # another and reshuffles them in every epoch. With each row number comes a random number, the `noise`.
 # `data.batch` takes these rows, mirrors an image left to right (for variety) if its noise is below one half,
 # and scales the pixels.
@@ -161,8 +164,8 @@ pd.DataFrame({"value": values, "decides": decided})
 #
 # ## The problem: diminishing returns
 #
-# We train the plain recipe and evaluate the network eight times on the way. The first run in a new process is
-# slow, because it must claim memory and start threads, so we ignore a short first run.
+# We train the plain recipe and evaluate the network eight times on the way. The first run in a new process can
+# be slow, because it must claim memory and start threads. So we begin with a short run and ignore it.
 
 # %%
 train(BASELINE, data, images=budget.images // 4, evaluations=1, label="only to warm up")
@@ -268,7 +271,8 @@ pd.DataFrame({"decides": decides, "filled by chapter": filled})
 several = [place for place, owners in filled.items() if "," in owners]
 say(
     f"**{' and '.join(several)}** can hold more than one trick: factors of the learning rate are multiplied, "
-    f"and maps of a batch run one after the other. Every other slot holds only one trick."
+    f"and maps of a batch run one after the other, in the order of the chapters. Every other slot holds only one "
+    f"trick."
 )
 
 # %% [markdown]
@@ -282,9 +286,10 @@ holds(all_seven == backwards, "all seven can be added in any order")
 # %% [markdown]
 # ## How much is luck?
 #
-# Suppose that a colleague's code mirrors every image a second time by mistake, and the colleague now repairs
-# it. With or without the mistake, an image ends up mirrored with probability one half. So **the repair cannot
-# gain anything**. It only changes which images happen to be mirrored.
+# Suppose that a colleague's code has a mistake: after some images were mirrored at random, it mirrors *all* of them
+# once more. Mirrored images are turned back, and all others are mirrored. The colleague now repairs it. With or
+# without the mistake, an image ends up mirrored with probability one half. So **the repair cannot gain anything**.
+# It only changes which images happen to be mirrored.
 #
 # We write the mistake as a trick that fills the slot `batch_maps`. A recipe together with its runs is called
 # an *arm*, as in a medical trial. `train_arms` trains both arms with the same eight *seeds*. The seed
@@ -352,7 +357,7 @@ say(
 
 # %% [markdown]
 # Runs with the same seed share their initial weights and the order of their images, so this part of the luck
-# can cancel. It costs nothing, so every comparison in this course uses the same seeds on both sides.
+# can cancel. Sharing seeds costs nothing, so every comparison in this course uses the same seeds on both sides.
 #
 # ## The rule for gains
 #
@@ -362,11 +367,14 @@ say(
 # > and its mean over n pairs is at least 1/√n points (0.6 points for three pairs).
 #
 # We divide by √n because luck partly cancels: the mean of n independent pairs scatters only 1/√n times as
-# much as a single pair. The 1 is a convention, and so is the demand that all pairs agree. We keep both in all
-# chapters, so that nobody can choose them after seeing a result.
+# much as a single pair. If three pairs gain 0.4, 1.1 and 0.9 points, all agree on the sign, and the mean of 0.8 is
+# above the bar of 0.6, so the difference is clear. With -0.1 instead of 0.4, it would not be. The 1 is a convention,
+# and so is the demand that all pairs agree, which protects us from one lucky pair. We keep both in all chapters, so
+# that nobody can choose them after seeing a result.
 #
 # We call a clear difference *higher* or *lower*. Any other difference is *about the same* if every pair
-# differs by less than two points, and *undecided* if not. Neither of these proves that two recipes are equal.
+# differs by less than two points (another convention), and *undecided* if not. Neither of these proves that two
+# recipes are equal.
 # Here is the rule in code:
 
 
@@ -432,8 +440,8 @@ pd.DataFrame(rates).map("{:.0%}".format)
 # %%
 useless, unpaired, real, real_unpaired = rates["3 pairs"].values()
 say(
-    f"Many chapters use three pairs. **With three pairs, the rule sees a clear difference in {useless:.0%} "
-    f"of the useless tricks, and in {unpaired:.0%} if the seeds differ.** It finds {real:.0%} of the gains "
+    f"Many chapters use three pairs. **With three pairs, the rule sees a clear difference for {useless:.0%} "
+    f"of the useless tricks, and for {unpaired:.0%} if the seeds differ.** It finds {real:.0%} of the gains "
     f"of one point, and {real_unpaired:.0%} if the seeds differ. If you try ten useless tricks with three "
     f"pairs each, the probability that at least one looks clear is {1 - (1 - useless) ** 10:.0%}, even with "
     f"the same seeds."
@@ -441,8 +449,8 @@ say(
 
 # %% [markdown]
 # With one pair, a true gain of one point lies exactly on the bar, so the rule finds about half of these gains.
-# More pairs make the rule stricter, because all of them must agree. It then raises fewer false alarms, but may
-# miss more gains. We measured luck on only eight pairs, and for a repair that changes little. With a real
+# More pairs raise fewer false alarms. Where luck is small compared with the gain, they also find it more often. Where
+# luck is large, they find it less often, because one unlucky pair is enough to disagree. We measured luck on only eight pairs, and for a repair that changes little. With a real
 # trick, the pairs may scatter more. So read a clear difference from three seeds as evidence, not as proof.
 #
 # ## From accuracy to time
@@ -456,8 +464,8 @@ say(
 # image, measured while all arms took turns.
 #
 # We draw the curves of plain training and of all seven tricks. A dot stands for complete runs, so a curve is
-# not the course of one run. The scale is logarithmic, so the gap between the curves along the grey line says
-# how many times fewer images the tricks need.
+# not the course of one run. The scale is logarithmic, so the gap between the curves along the grey line shows by
+# what factor the tricks reduce the images needed.
 
 # %% tags=["fold"]
 from fasttricks.course import published
@@ -471,7 +479,13 @@ def draw_crossings(study, arms):
         images, accuracy = means[name] = rows[:, 0], rows[:, 1:].mean(1)
         longer = np.geomspace(images[0], images[-1])
         lines[name] = longer, curve_through(images, accuracy).at(longer)
-    plot(lines, "images seen (log scale)", "mean validation accuracy", scale="log")
+    plot(
+        lines,
+        "images seen (log scale)",
+        "mean accuracy",
+        f"recorded on {study.hardware}",
+        scale="log",
+    )
     for (images, accuracy), line in zip(means.values(), plt.gca().lines, strict=True):
         plt.plot(images, accuracy, "o", color=line.get_color())
     plt.axhline(study.target, color="grey", label=f"target: {study.target}")
@@ -483,35 +497,26 @@ shown = {"plain": "plain training", "whole": "training with all seven tricks"}
 recorded = [study for study in published() if set(shown) <= set(study.accuracies)]
 for study in recorded:
     draw_crossings(study, shown)
-
-# %% tags=["fold"]
-for study in recorded:
-    rows = study.of(*shown)
-    parts = [
-        f"{name} crosses the grey target line at {row.images.value:,.0f} images, which takes "
-        f"**{row.train:.1f} s** at {1000 * row.train / row.images.value:.2g} ms per image"
-        if row.arrives
-        else f"{name} does not reach the grey target line within {row.most:,} images"
-        for name, row in zip(shown.values(), rows, strict=True)
-    ]
-    ratio = rows[-1].ratio
+    slow, fast = study.of(*shown)
+    if not (slow.arrives and fast.arrives):
+        say("One of the two does not reach the grey target line.")
+        continue
+    images, costs = slow.images.value / fast.images.value, slow.train / slow.images.value
+    pace = costs / (fast.train / fast.images.value)
     say(
-        f"Recorded on {study.hardware}. A dot is the mean of several seeds at one length. How to read it: "
-        f"{', while '.join(parts)}."
-        + (
-            f" So training with all seven tricks is **{ratio.value:.1f} times as fast** (95 % interval: "
-            f"{ratio.low:.1f} to {ratio.high:.1f})."
-            if 0 < ratio.value < float("inf")
-            else ""
-        )
+        f"How to read it: plain training crosses the grey line at about {round(slow.images.value, -3):,.0f} images, "
+        f"which takes **{slow.train:.1f} s**. Training with all seven tricks crosses it at about "
+        f"{round(fast.images.value, -3):,.0f}, which takes **{fast.train:.2g} s**. So it needs {images:.1f} times "
+        f"fewer images, and each image takes {abs(1 - 1 / pace):.0%} {'less' if pace > 1 else 'more'} time. "
+        f"Together, that is **{fast.ratio.value:.1f} times as fast** (95 % interval: {fast.ratio.low:.1f} to "
+        f"{fast.ratio.high:.1f}, {fast.seeds} seeds). This does not count the training of the weights from which "
+        f"one of the tricks starts (chapter 6)."
     )
 if not recorded:
     say("No study is recorded here yet, so there is nothing to draw.")
 
 # %% [markdown]
-# "2 times as fast" means half the time. The images and the milliseconds per image (rounded) show which factor
-# brings the gain. One trick starts from weights that were trained beforehand on other images. That time is not
-# counted here, but in chapter 6.
+# "2 times as fast" means half the time.
 #
 # To get the 95 % interval, we leave out each seed in turn and repeat the calculation (the jackknife, Tukey
 # 1958). The interval should contain the true ratio in 95 of 100 such studies. (`RESULTS.md` says how often it
@@ -543,8 +548,8 @@ say(
 )
 
 # %% [markdown]
-# So a trick may win on one clock and lose on the other: only the wall clock counts the start of several
-# processes.
+# A trick may win on one clock and lose on the other: starting several processes takes time, which only the cold
+# wall counts.
 #
 # ## The rule for speed
 #
@@ -621,7 +626,7 @@ say(
 # - **A curve over images** says nothing about time. Over *seconds*, both factors count.
 # - ***Times as fast*** means faster above 1 and slower below 1.
 # - **In a bar chart**, a dot is one seed, a bar is the mean, and a black line is an interval for it, made by
-#   drawing seeds again and again (the bootstrap, Efron 1979). With three seeds, it is little more than their
+#   resampling the seeds (the bootstrap, Efron 1979). With three seeds, it is hardly better than their
 #   range.
 # - **The study** has more seeds, so it uses its 95 % interval instead of our rules.
 #
@@ -647,7 +652,7 @@ say(
 # - **First, change nothing.** Train the same recipe with a few seeds to see how large luck is.
 # - Use the same seeds on both sides, and let the arms take turns.
 # - Choose your rule, your target accuracy and the lengths of your runs before you train.
-# - If a difference is not clear, say so. To decide it, take many seeds and an interval for the mean.
+# - If a difference is not clear, say so. To settle it, run many seeds and compute a confidence interval.
 # - Do a short run to warm up before you measure time, and look at both clocks.
 #
 # ## Questions
@@ -662,7 +667,7 @@ say(
 # <details><summary>Answer</summary>The runs of a pair then share their initial weights and the order of their
 # images, so this part of the luck can cancel.</details>
 #
-# **3. Why do we not leave out a run that missed the target?**
+# **3. Why don't we leave out a run that missed the target?**
 #
 # <details><summary>Answer</summary>The mean of the other runs would be too high: a recipe that fails half of
 # the time would look like one that never fails.</details>

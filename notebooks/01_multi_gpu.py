@@ -25,8 +25,8 @@
 # We check this with a few numbers and with a real network. Then we find out when a second device saves time.
 #
 # **We have not measured this on several GPUs.** The numbers stored here come from two CPU cores, and each
-# core plays the part of a GPU. Below, a *device* is one GPU or, without GPUs, an equal part of the cores. On
-# your machine:
+# core plays the part of a GPU. Below, a *device* is whatever one process computes with: a GPU or, without GPUs, an
+# equal part of the cores. On your machine:
 #
 # - **Several GPUs** (Kaggle's free "GPU T4 x2" has two): all times change, and the network and images are
 #   larger. What we show about gradients and bytes still holds. Run the notebook to see your own numbers.
@@ -65,19 +65,24 @@ import matplotlib.pyplot as plt
 
 from fasttricks.course import timeline
 
-half = [("compute the gradient", 0, 4), ("average it", 4, 5), ("update the weights", 5, 5.6)]
+half = [
+    ("compute the gradient", 0, 4),
+    ("average the gradients", 4, 5),
+    ("update the weights", 5, 5.6),
+]
 timeline(
     {
         "one device": [("compute the gradient", 0, 8), ("update the weights", 8, 8.6)],
         "first of two": half,
         "second of two": half,
     },
-    "one training step with the same batch, in the ideal case",
+    "one training step with the same batch, if nothing has to wait",
 )
 plt.show()
 
 # %% [markdown]
-# Even in the ideal case, two devices must average their gradients, and each must still update all weights.
+# So two devices are never quite twice as fast: they must average their gradients, and each must still update all
+# weights.
 #
 # We load the data and the network, choose how much to compute (the *budget*), and count the devices:
 
@@ -113,20 +118,19 @@ else:
     )
 say(
     f"The data are Fashion-MNIST: {len(data.train):,} training images of {len(data.classes)} kinds of "
-    f"clothes. The network is `{budget.model}` with {size // 4:,} weights. {what}"
+    f"clothing. The network is `{budget.model}` with {size // 4:,} weights. {what}"
 )
 
 # %% [markdown]
-# Four comparisons of speed follow, and each answers another question:
+# This chapter makes four comparisons of speed. Each answers a different question:
 #
-# 1. **Steps:** from which batch on are several devices faster than one?
+# 1. **Steps:** from what batch size are several devices faster than one?
 # 2. **Training:** do several devices train faster than one?
-# 3. **Same hardware:** do several processes train faster than one with all cores (or the only GPU)?
-# 4. **Recorded study:** as 3, but how long does a target accuracy take?
+# 3. **Same hardware:** do several processes train faster than one process with all cores (or the only GPU)?
+# 4. **Recorded study:** as 3, but how long does it take to reach a target accuracy?
 #
-# In 2 and 3, we compare runs in pairs that share a seed. A difference is clear if all pairs agree on its sign
-# and it is large enough. In accuracy, the mean over n pairs must be at least 1/√n percentage points (see
-# chapter 0). In time, the median must be at least 5 %.
+# On several GPUs, 2 is the one that decides. On a CPU or on one GPU, it is 4, because one process could have had all
+# of the hardware.
 #
 # ## The problem: one device has a top speed
 #
@@ -144,7 +148,7 @@ alone, together = speeds.alone, speeds.together  # seconds of a step
 
 # %% [markdown]
 # The figure compares one device that has the whole batch with several devices that divide it (comparison 1).
-# Sharing *pays* from a batch on if steps are at least 5 % faster with this batch and all larger ones.
+# We say that sharing *pays* from a batch size if steps are at least 5 % faster with this batch and all larger ones.
 
 # %% tags=["fold"]
 from fasttricks.course import plot
@@ -344,18 +348,18 @@ plt.show()
 # %%
 travels = {n: 2 * (n - 1) / n * size / 1e6 for n in (2, 256)}
 say(
-    f"The gradient of our network has {size / 1e6:.2f} MB. In each step, each of 2 devices sends "
+    f"The gradient of our network takes {size / 1e6:.2f} MB. In each step, each of 2 devices sends "
     f"{travels[2]:.2f} MB, and **each of 256 devices sends {travels[256]:.2f} MB**."
 )
 say(
     f"But each round also has a fixed delay. On this machine, averaging the whole gradient takes "
     f"{1e3 * speeds.all_reduce[size]:.2f} ms, and averaging a single number takes "
-    f"{1e3 * speeds.all_reduce[4]:.2f} ms."
+    f"{1e3 * speeds.all_reduce[4]:.2f} ms. More devices mean more rounds, and so more of this delay."
 )
 
 # %% [markdown]
 # **Where does the time of a step go?** A device that *keeps* its images computes as much together with others as
-# it does alone. What a step takes longer is therefore the all-reduce, waiting for the slowest device, and
+# it does alone. The extra time of a step is therefore the all-reduce, waiting for the slowest device, and
 # competition for what the devices share, such as memory. We have measured the all-reduce by itself:
 
 # %%
@@ -369,7 +373,8 @@ say(
     f"with {steps.index[-1]}, {longer.iloc[-1]:.1f} ms longer. The all-reduce by itself takes {reducing:.1f} ms with "
     "any number of images. "
     + (
-        "**With many images, most of the loss is waiting and competition.**"
+        "**With many images, the all-reduce explains less than half of the loss.** The rest is probably waiting and "
+        "competition, which we have not measured."
         if longer.iloc[-1] > 2 * reducing
         else "**With many images, the all-reduce may be most of the loss.**"
     )
@@ -399,7 +404,8 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # %% [markdown]
 # ## In your own loop
 #
-# These lines turn an ordinary PyTorch script into a distributed one (`gpu` says whether there are GPUs):
+# These lines turn an ordinary PyTorch script into a distributed one (`dist` is `torch.distributed`, and `gpu` says
+# whether there are GPUs):
 #
 # ```python
 # device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if gpu else torch.device("cpu")
@@ -407,9 +413,10 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # rank, processes = dist.get_rank(), dist.get_world_size()
 # sampler = DistributedSampler(data, drop_last=True)  # each process gets its own shard
 # loader = DataLoader(data, 128 // processes, sampler=sampler, drop_last=True)
-# wrapped = DistributedDataParallel(net, device_ids=[device] if gpu else None)
+# net = net.to(device)
+# wrapped = DistributedDataParallel(net, device_ids=[device] if gpu else None)  # copies rank 0's weights to all
 # for epoch in range(epochs):
-#     sampler.set_epoch(epoch)  # another order, the same for all processes
+#     sampler.set_epoch(epoch)  # a different order, the same for all processes
 #     for x, y in loader:
 #         loss = cross_entropy(wrapped(x.to(device)), y.to(device))
 #         loss.backward()  # here the gradients are averaged
@@ -430,7 +437,7 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 # 1. **The batch size is per process.** `DataLoader(data, 128)` in four processes makes a batch of 512.
 # 2. **`net(x)` instead of `wrapped(x)`.** The gradients are never averaged, and the copies drift apart
 #    without an error.
-# 3. **`sampler.set_epoch` is missing.** All epochs have the same order.
+# 3. **`sampler.set_epoch` is missing.** Every epoch then uses the same order.
 # 4. **One process skips a step or stops early.** The others wait for it until a timeout.
 #
 # If the model does not fit on one GPU, use **FSDP** (`torch.distributed.fsdp.fully_shard`), which also divides
@@ -496,8 +503,8 @@ holds(all(torch.equal(row, numbers.sum(0)) for row in last), "every device ends 
 #
 # </details>
 #
-# This script needs no sampler, because every process draws the order and the flips of the whole batch from
-# the same seed. DDP weights all shards equally, so `len(rows) * processes / BATCH` corrects for unequal sizes.
+# If you have a `DataLoader`, use the sampler. This script has all images in memory and needs none, because every
+# process draws the order and the flips of the whole batch from the same seed. DDP weights all shards equally, so `len(rows) * processes / BATCH` corrects for unequal sizes.
 #
 # ## Use it
 #
@@ -543,7 +550,7 @@ accuracy_table(runs)
 
 # %% [markdown]
 # The seconds leave out the start of the processes. *One device* and *all cores* train on the same batches. If
-# their accuracies differ, more cores have added numbers in another order, and rounding errors grow in training.
+# their accuracies differ, that is because more cores add numbers in a different order, and rounding errors grow in training.
 #
 # The figure shows seed 0. The marks on all lines are at the same numbers of images, so the line of a faster
 # run lies further to the left.
@@ -599,6 +606,7 @@ say(
 # %%
 rival = whole if whole in runs else single
 shared = faster(clocks[several], clocks[rival])
+each = sorted(q / p for p, q in zip(clocks[several], clocks[rival], strict=True))
 times = median(q / p for p, q in zip(clocks[several], clocks[rival], strict=True))
 worth = "the trick still pays" if times > 1 else "the trick costs time"
 worth = "the trick makes no clear difference" if "about" in shared else worth
@@ -607,7 +615,7 @@ say(
     "Here, each process had a GPU of its own, so there is no such single process."
     if gpus > 1
     else f"Compared with one process that has {owner} to itself, {devices} processes trained {shared}. "
-    f"**So {alike}, {worth}.**"
+    f"(The single pairs: {', '.join(f'{ratio:.2f}' for ratio in each)}.) **So {alike}, {worth} in these runs.**"
 )
 
 # %% [markdown]
@@ -636,7 +644,7 @@ cut = {
 tiny = train_arms(cut, data, images=min(budget.images // 8, 3_200), evaluations=1)
 
 # %% [markdown]
-# Batch norm updates its stored statistics in every forward pass, and a step with 64 shards has 64 of them. To
+# Batch norm updates its stored statistics in every forward pass, and with 64 shards, one step makes 64 passes. To
 # be fair, we recompute the statistics of all networks from the same 2,000 training images.
 
 # %%
@@ -710,7 +718,7 @@ Markdown(distributed.__doc__)
 
 # %% [markdown]
 # **Which comparison decides?** On a CPU, the recorded study: both sides have all cores, and it has more seeds
-# than comparison 3. With several GPUs, both fall away. Then comparison 2 decides, because each device is a whole
+# than comparison 3. With several GPUs, neither applies. Then comparison 2 decides, because each device is a whole
 # GPU, and comparison 1 helps you choose the batch.
 #
 # Did the card's claims hold in this run?
@@ -753,9 +761,29 @@ say(
 # 1. **Fill one device first.** Raise its batch until images per second no longer rise.
 # 2. **Then add devices, and let each keep that batch.** See chapter 2 for the learning rate.
 # 3. **If the whole batch must stay the same, time one device with all of it and with 1/N of it.** The ratio
-#    of the two times is about the most that N devices can gain.
+#    of the two times is the most that N devices can gain. The all-reduce and waiting make it less (see below).
 # 4. **With batch norm, do not let shards get small.** In Wu and He's experiments, the error hardly rose down
 #    to 16 images per GPU. First try smaller shards on one device, with gradient accumulation.
+
+# %% [markdown]
+# Rule 3 can be tried on our own steps. We add the measured all-reduce to the time that one device takes for its shard,
+# and compare this forecast with what sharing really gained.
+
+# %%
+forecasts = {
+    n: (alone[n] / alone[n // devices], alone[n] / (alone[n // devices] + speeds.all_reduce[size]))
+    for n in (small, large)
+}
+say(
+    "\n".join(
+        f"- **{n} images in the whole batch.** The ratio of rule 3 is {most:.2f}. With the all-reduce, the forecast is "
+        f"{forecast:.2f}. Measured: **{gains[n]:.2f}**."
+        for n, (most, forecast) in forecasts.items()
+    )
+)
+
+# %% [markdown]
+# What is still missing from the forecast is waiting, competition, and the work of DDP itself.
 #
 # ## Questions
 #

@@ -16,6 +16,7 @@ from fasttricks.study.findings import (
     Published,
     covered,
     ended,
+    found_in,
     published,
     span,
     summary,
@@ -34,14 +35,9 @@ TRICKS = {  # what each does, in a clause
     "cyclic": "the rate rises once and falls once; momentum does the reverse",
     "mixup": "images and targets are blended in pairs",
     "smoothing": "the target is a little less than certain",
-    "transfer": "begin with weights that another task has taught",
+    "transfer": "begin with weights trained on another task",
     "precision": "16-bit arithmetic, 32-bit weights",
 }
-
-
-def found_in(name: str, results: Path = RESULTS) -> Published:
-    """What one study has found."""
-    return next(found for found in published(results) if found.study == name)
 
 
 def headline(results: Path = RESULTS) -> str:

@@ -3,7 +3,7 @@
 from statistics import median
 
 from ..progress import one_line
-from ..study.findings import headline, published
+from ..study.findings import compared, found_in, headline, published
 from ..study.report import probabilities
 from ..study.statistics import gains, interval
 from .arms import about, train_arms
@@ -12,6 +12,7 @@ from .drawings import circle, heat, timeline
 from .exercises import check
 from .figures import accuracy_against_time, bars, plot, redraws, shares, show, tally
 from .insides import answers, formats
+from .recorded import equal_table, study_table, with_few_labels
 from .sentences import changed, clear, faster, gained, say, sureness
 from .tables import accuracy_table, caption, recipe_table, table
 
@@ -26,8 +27,11 @@ __all__ = [
     "check",
     "circle",
     "clear",
+    "compared",
+    "equal_table",
     "faster",
     "formats",
+    "found_in",
     "gained",
     "gains",
     "headline",
@@ -44,9 +48,11 @@ __all__ = [
     "say",
     "shares",
     "show",
+    "study_table",
     "sureness",
     "table",
     "tally",
     "timeline",
     "train_arms",
+    "with_few_labels",
 ]

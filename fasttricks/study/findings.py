@@ -150,6 +150,14 @@ def published(results: Path = RESULTS) -> list[Published]:
     return found
 
 
+def found_in(study: str, results: Path = RESULTS) -> Published:
+    """The findings of one study. Raises ValueError where there are none, and as `published`."""
+    known = {found.study: found for found in published(results)}
+    if study not in known:
+        raise ValueError(f"No study {study!r} is in {results}; `fasttricks bench` makes one.")
+    return known[study]
+
+
 def finding(stored: dict[str, Any]) -> Finding:
     """A finding of plain values."""
     return Finding(**{k: Estimate(**v) if isinstance(v, dict) else v for k, v in stored.items()})
@@ -185,10 +193,10 @@ def ended(told: Published) -> str:
         return ""
     points = 100 * (start.accuracy - told.target)
     meaning = (
-        "close to the target, as the curve says"
+        "close to the target, as the curve predicts"
         if abs(points) < CLOSE
         else f"{abs(points):.1f} points {'above' if points > 0 else 'below'} the target, which "
-        f"suggests that its seconds are too {'many' if points > 0 else 'few'}"
+        f"suggests that its time is {'over' if points > 0 else 'under'}estimated"
     )
     return (
         f"A check: in the last round, {told.reference} ended at a mean validation accuracy of "
@@ -251,6 +259,16 @@ def outcome(row: Finding, words: dict[str, str]) -> str:
     return told + ("; not so clear among the many verdicts of the study" * row.wavers)
 
 
+def compared(row: Finding) -> str:
+    """How an arm's time compares with that of the arm beside it, as what follows "it is"."""
+    if row.arm == row.against:
+        return "what the others are compared with"
+    if not row.arrives:
+        return f"not there after {row.most:,} images, where its accuracy is {row.accuracy:.4f}"
+    told = f"{times(row.ratio.value)} times as fast ({span(row.ratio)})"
+    return f"not clearly faster or slower: {told}" if row.verdict == "cannot tell" else told
+
+
 def took(
     row: Finding,
     beside: Finding | None = None,  # an arm compared with it, for whose seeds it is asked
@@ -286,27 +304,27 @@ def summary(rows: Sequence[Finding]) -> str:
 
 
 def sentences(rows: Sequence[Finding]) -> Iterator[str]:
-    """As `summary`."""
+    """As `summary`; of a study without sums, the verdicts on its arms."""
     starts = sorted({row.against for row in rows} - {"whole"})
-    added = [
-        (
-            f"Added to {'plain training' if start == 'plain' else start}",
-            f"{start} + ",
-            start,
-            "with",
-        )
-        for start in starts
+    places = [
+        *(
+            (f"Added to {'plain training' if start == 'plain' else start}", f"{start} + ", start)
+            for start in starts
+        ),
+        ("Left out of all seven", "whole - ", "whole"),
+        ("All seven beside plain training", "whole - ", "plain"),
     ]
-    for begin, first, against, how in (
-        *added,
-        ("Left out of all seven", "whole - ", "whole", "without"),
-        ("All seven beside plain training", "whole - ", "plain", "without"),
-    ):
+    if not any(row.arm.startswith(first) for row in rows for _, first, _ in places):
+        places = [(f"Beside {start}", "", start) for start in starts]
+    for begin, first, against in places:
         groups: dict[str, list[str]] = {"faster": [], "slower": [], "cannot tell": []}
         for row in rows:
-            if row.arm.startswith(first) and row.against == against:
-                name = row.arm.removeprefix(first).replace(" + ", " and ").replace(" - ", " and ")
+            if row.arm.startswith(first) and row.against == against != row.arm:
+                name = row.arm.removeprefix(first)
+                if first:
+                    name = name.replace(" + ", " and ").replace(" - ", " and ")
                 groups[row.verdict].append(name)
-        parts = [f"{word} {how} {', '.join(names)}" for word, names in groups.items() if names]
+        how = {"": ": ", "whole - ": " without "}.get(first, " with ")
+        parts = [f"{word}{how}{', '.join(names)}" for word, names in groups.items() if names]
         if parts:
             yield f"{begin}: {'; '.join(parts)}."

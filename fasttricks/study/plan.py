@@ -58,6 +58,7 @@ class Study:
     labels: int | None = None  # images to train on; all unless given
     cold: bool = True  # each run of the last round is a new process; else there is no cold wall
     turns: int | None = None  # seeds in the last round, whose paces all share; all unless given
+    alike: bool = False  # an image costs the same in all arms, so that they share the mean pace
     beside: list[str] = field(default_factory=list)  # arms that are compared with every peer
     tested: list[str] = field(default_factory=list)  # arms that the test images judge in the end
     plain: dict[str, Any] = field(default_factory=dict)  # settings that differ from BASELINE's
@@ -75,6 +76,8 @@ class Study:
             raise ValueError("seeds and most must be 1 or more, ratio above 1.")
         if self.turns is not None and not 1 <= self.turns <= self.seeds:
             raise ValueError("turns: it must be 1 or more, and no more than seeds.")
+        if self.alike and self.turns is None:
+            raise ValueError("alike: it needs turns, which are then as many for all arms.")
         if self.target is None and set(self.pilot) != {"images", "seeds"}:
             raise ValueError("target: it must be given, or a pilot with images and seeds.")
         listed = {self.reference, *self.curves, *self.steps, *self.tested}
@@ -219,6 +222,8 @@ class Study:
     @property
     def paced(self) -> str:
         """How many turns the last round has, in words, where they are fewer than the seeds."""
+        if self.alike:
+            return f", {self.turns} each; an image costs the same in all, so they share a pace"
         return f", {self.turns} each, whose paces all seeds share" if self.turns else ""
 
     def against(self, arm: str) -> str:
@@ -262,7 +267,9 @@ def arm_of(study: Study, found: Found, name: str) -> Arm | None:
             lengths[images] = complete(runs, seeds)
     if not lengths:
         return None
-    timed = last_round(study, name, found)[-1:] or list(lengths.values())
+    paced = study.arms if study.alike else [name]
+    timed = [rounds[-1] for arm in paced if (rounds := last_round(study, arm, found))]
+    timed = timed or list(lengths.values())
     train = np.array([[run.train_seconds for run in runs] for runs in timed])
     rest = np.array([[run.wall_seconds for run in runs] for runs in timed]) - train
     seen = np.array([[run.images_seen for run in runs] for runs in timed])

@@ -1,11 +1,11 @@
-"""Begin with weights that another task has taught, under a new head.
+"""Begin with weights trained on another task, under a new head.
 
 | card       |                                                                                    |
 |------------|------------------------------------------------------------------------------------|
 | formula    | theta_0 = body of the other net + random head; the body may learn more slowly      |
 | slot       | start (single)                                                                     |
-| cost       | the other training, once; paid back after some reuses, or by somebody else's gift  |
-| pays when  | budgets are short or labels few, and the images are not too unlike                 |
+| cost       | the other training, once; recouped after some reuses, or free if someone shares it |
+| pays when  | budgets are short or labels few, and the images are not too different              |
 | fails when | the run is long and labels are many: then a random start gets as far               |
 | meets      | one-cycle (a high peak forgets the body); freezing makes steps cheaper still       |
 | paper      | Yosinski et al. 2014, arXiv 1411.1792                                              |
