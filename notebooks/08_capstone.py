@@ -19,7 +19,7 @@
 # # 8. All seven together
 #
 # Each chapter added one trick to plain training. Here we add all seven and ask one question: *how much
-# faster does the same network reach the same validation accuracy?* Then we take the sum apart again, to
+# faster does the same network reach the same validation accuracy?* Then we take the recipe apart again, to
 # see which tricks earned their place and which you should use on your own machine.
 #
 # We train a network from the timm library on Fashion-MNIST, with and without the tricks, and read two
@@ -72,6 +72,17 @@ say(
 )
 
 # %% [markdown]
+# ## Guess first
+#
+# Which two of the seven tricks matter most? And how many times as fast as plain training are these two alone?
+# Put your second guess here. We compare it with the result below.
+
+# %%
+guess = 2.0  # times as fast as plain training, on the train clock
+
+# %% [markdown]
+# ## What the recorded studies found
+#
 # Our recorded studies estimate the time to equal accuracy. They trained each recipe with several numbers of
 # images, drew a curve through the mean accuracies, and read off how many images reach the study's own target.
 # The time is that number times the measured seconds per image ([RESULTS](../RESULTS.md) has the details and
@@ -168,19 +179,10 @@ say(
 # left its soft start. The cycle's `peak` in the table is a multiple of the plain rate. Scaling multiplies it by
 # √(`batch` / `reference`).
 #
-# ## Guess first
-#
-# Which two of the seven tricks matter most? And how many times as fast as plain training are these two alone?
-# Put your second guess here. We compare it with the result below.
-
-# %%
-guess = 2.0  # times as fast as plain training, on the train clock
-
-# %% [markdown]
 # ## The recipes
 #
 # Every run below starts in a new process, so that its cold wall is a real one. With all seven tricks, a run
-# uses one process per GPU, or two on a CPU, which only share its cores. So we also train in one process with
+# uses one process per GPU, or two on a CPU, where they only share the cores. So we also train in one process with
 # the other six tricks. Last, we train with only two tricks, the cycle and the transferred weights, to see how
 # far they get.
 
@@ -317,7 +319,7 @@ say(
 #
 # Our runs cannot tell, because not every recipe saw the number of images that suits it. The study found the right
 # number for each. The figure goes from plain training to all seven tricks, step by step. A black bar is the time
-# to the target, and the hatched part is what the step has saved. A step whose factor is below 1 costs time.
+# to the target, and the hatched part is what the step saves. A step whose factor is below 1 costs time.
 
 # %% tags=["fold"]
 from itertools import pairwise
@@ -618,8 +620,7 @@ def between(share, images):
 
 
 # %% [markdown]
-# `between` says how far the share of right answers among so many images may be from the share among all images of
-# this kind. It leaves out the luck of the seed. Here is the last run with all seven tricks:
+# `between` gives a 95 % interval for the accuracy on all images of this kind. It leaves out the luck of the seed. Here is the last run with all seven tricks:
 
 # %% tags=["tested"]
 last, share = arms["all seven"][-1], tested["all seven"][-1]
@@ -647,7 +648,7 @@ say(
 )
 
 # %% [markdown]
-# If both recipes do worse (or better) on the test images, these may simply be harder (or easier). Only the direct
+# If both recipes do worse (or better) on the test images, the test images may simply be harder (or easier). Only the direct
 # comparison in the last sentence shows whether the speed cost accuracy on new images. But if the validation means differ, too, part of
 # that difference may come from the numbers of images. [RESULTS](../RESULTS.md) has the study's test accuracies,
 # with more seeds, at the lengths that it found.
