@@ -84,7 +84,7 @@ class Bar:
             ascii=True,
             ncols=96,
             leave=False,
-            disable=not self.drawing,
+            disable=None if self.drawing else True,  # None: where the file is no terminal
         )
 
     def __enter__(self) -> "Bar":

@@ -38,9 +38,9 @@
 #
 # Chapters 3 to 6 try to reduce the number of images, and chapters 1, 2 and 7 the seconds per image. We measure the
 # two separately, because a trick may improve one and worsen the other. The **accuracy after equally many images**
-# hints at whether each image teaches more, however fast the machine is. For that, short runs suffice. How many
-# images an accuracy really needs takes many long runs. We have made these beforehand and call them a *study*. Its
-# records come with the course, and the chapters quote them.
+# hints at whether each image teaches more, however fast the machine is. Short runs can give this hint, except for
+# tricks that are meant for long runs (chapters 4 and 5). How many images an accuracy really needs takes many long runs.
+# We have made these beforehand and call them a *study*. Its records come with the course, and the chapters quote them.
 #
 # In this chapter, we train without any trick (the *baseline*). Runs that should be equally good turn out to differ,
 # so we need a rule for gains and a rule for speed.
@@ -165,7 +165,7 @@ pd.DataFrame({"value": values, "decides": decided})
 # ## The problem: diminishing returns
 #
 # We train the plain recipe and evaluate the network eight times on the way. The first run in a new process can
-# be slow, because it must claim memory and start threads. So we begin with a short run and ignore it.
+# be slow, because it has to allocate memory and start threads. So we begin with a short run and ignore it.
 
 # %%
 train(BASELINE, data, images=budget.images // 4, evaluations=1, label="only to warm up")
@@ -181,8 +181,8 @@ plt.show()
 # %%
 sooner, later = 100 * (accuracy[3] - accuracy[1]), 100 * (accuracy[7] - accuracy[3])
 say(
-    f"When the images doubled from a quarter of the run to a half, the accuracy changed by {sooner:+.1f} "
-    f"points. When they doubled again, it changed by {later:+.1f} points. "
+    f"When the number of images doubled, from a quarter of the run to a half, the accuracy changed by {sooner:+.1f} "
+    f"points. When it doubled again, the accuracy changed by {later:+.1f} points. "
     + (
         "**More time buys less and less.**"
         if later < sooner
@@ -191,7 +191,7 @@ say(
 )
 
 # %% [markdown]
-# Training curves climb steeply at first and then flatten. So a late point of accuracy is worth many images.
+# Training curves climb steeply at first and then flatten. So a late point of accuracy costs many images.
 #
 # ## The training loop
 #
@@ -281,7 +281,7 @@ say(
 # %% tags=["nbval-check-output"]
 all_seven, backwards = sum(SEVEN, start=BASELINE), sum(reversed(SEVEN), start=BASELINE)
 holds(BASELINE + Mixup() - "mixup" == BASELINE, "what we add, we can take out")
-holds(all_seven == backwards, "all seven can be added in any order")
+holds(all_seven == backwards, "all seven can also be added from the last to the first")
 
 # %% [markdown]
 # ## How much is luck?
@@ -368,7 +368,7 @@ say(
 #
 # We divide by √n because luck partly cancels: the mean of n independent pairs scatters only 1/√n times as
 # much as a single pair. If three pairs gain 0.4, 1.1 and 0.9 points, all agree on the sign, and the mean of 0.8 is
-# above the bar of 0.6, so the difference is clear. With -0.1 instead of 0.4, it would not be. The 1 is a convention,
+# above the bar of 0.6, so the difference is clear. With -0.1 instead of 0.4, it would not be. The numerator 1 is a convention,
 # and so is the demand that all pairs agree, which protects us from one lucky pair. We keep both in all chapters, so
 # that nobody can choose them after seeing a result.
 #
@@ -448,10 +448,31 @@ say(
 )
 
 # %% [markdown]
-# With one pair, a true gain of one point lies exactly on the bar, so the rule finds about half of these gains.
-# More pairs raise fewer false alarms. Where luck is small compared with the gain, they also find it more often. Where
-# luck is large, they find it less often, because one unlucky pair is enough to disagree. We measured luck on only eight pairs, and for a repair that changes little. With a real
-# trick, the pairs may scatter more. So read a clear difference from three seeds as evidence, not as proof.
+# With one pair, a true gain of one point lies exactly on the bar, so the rule finds about half of these gains. Are more
+# pairs better?
+
+# %%
+three, five = (
+    dict(zip(rates[n], map("{:.0%}".format, rates[n].values()), strict=True))
+    for n in ("3 pairs", "5 pairs")
+)
+alarms, _, finds, unmatched_finds = ((three[truth], five[truth]) for truth in truths)
+say(
+    "From three pairs to five, false alarms change from {} to {}, and the gains that are found from {} to {} (with "
+    "different seeds, from {} to {}).".format(*alarms, *finds, *unmatched_finds)
+    + (
+        " So here, **more pairs protect against false alarms, but do not find more**: one unlucky pair is enough to "
+        "disagree."
+        if called(0, same_seed, 5) < called(0, same_seed, 3)
+        and called(1, same_seed, 5) < called(1, same_seed, 3) + 0.05
+        else ""
+    )
+)
+
+# %% [markdown]
+# A paired t-test would find more, but it relies on a spread that three pairs can hardly tell. We measured luck on only
+# eight pairs, and for a repair that changes little. With a real trick, the pairs may scatter more. So read a clear
+# difference from three seeds as evidence, not as proof.
 #
 # ## From accuracy to time
 #
@@ -462,6 +483,13 @@ say(
 # trained each arm at several lengths that were fixed beforehand, with several seeds each. A smooth curve
 # through the mean accuracies tells how many images the arm needs. The study multiplies them by the seconds per
 # image, measured while all arms took turns.
+#
+# There are two such studies, on two machines:
+#
+# | machine | network and images | "all seven" are | tuned |
+# |---|---|---|---|
+# | two CPU cores | `test_resnet`, 28 by 28 pixels | seven: two processes share the cores | plain and all seven, 24 settings each |
+# | one H100 GPU | `resnet18`, 64 by 64 pixels, larger batches | six: there is nobody to share with | anew, nine settings each |
 #
 # We draw the curves of plain training and of all seven tricks. A dot stands for complete runs, so a curve is
 # not the course of one run. The scale is logarithmic, so the gap between the curves along the grey line shows by
@@ -489,21 +517,17 @@ def draw_crossings(study, arms):
     for (images, accuracy), line in zip(means.values(), plt.gca().lines, strict=True):
         plt.plot(images, accuracy, "o", color=line.get_color())
     plt.axhline(study.target, color="grey", label=f"target: {study.target}")
-    plt.legend()
+    plt.legend(loc="lower center")
     plt.show()
 
 
-shown = {"plain": "plain training", "whole": "training with all seven tricks"}
-recorded = [study for study in published() if set(shown) <= set(study.accuracies)]
-for study in recorded:
-    draw_crossings(study, shown)
-    slow, fast = study.of(*shown)
+# %% tags=["fold"]
+def read_crossings(slow, fast):
     if not (slow.arrives and fast.arrives):
-        say("One of the two does not reach the grey target line.")
-        continue
+        return "One of the two does not reach the grey target line."
     images, costs = slow.images.value / fast.images.value, slow.train / slow.images.value
     pace = costs / (fast.train / fast.images.value)
-    say(
+    return (
         f"How to read it: plain training crosses the grey line at about {round(slow.images.value, -3):,.0f} images, "
         f"which takes **{slow.train:.1f} s**. Training with all seven tricks crosses it at about "
         f"{round(fast.images.value, -3):,.0f}, which takes **{fast.train:.2g} s**. So it needs {images:.1f} times "
@@ -512,6 +536,14 @@ for study in recorded:
         f"{fast.ratio.high:.1f}, {fast.seeds} seeds). This does not count the training of the weights from which "
         f"one of the tricks starts (chapter 6)."
     )
+
+
+# %% tags=["fold"]
+shown = {"plain": "plain training", "whole": "training with all seven tricks"}
+recorded = [study for study in published() if set(shown) <= set(study.accuracies)]
+for study in recorded:
+    draw_crossings(study, shown)
+    say(read_crossings(*study.of(*shown)))
 if not recorded:
     say("No study is recorded here yet, so there is nothing to draw.")
 
@@ -524,18 +556,19 @@ if not recorded:
 # but not other networks, data or machines.
 #
 # A target should lie where the curve of plain training still climbs. Where the curve is flat, a little luck
-# in accuracy moves the crossing by many images. So each study has its own target, and so has this notebook.
+# in accuracy moves the crossing by many images. So each study has its own target, and so does this notebook.
 
 # %%
 say(
-    f"In this notebook, the target accuracy is **{budget.target}**. Our sixteen runs ended "
-    f"{'below' if both.mean() < budget.target else 'above'} it, at {both.mean():.2f} on average."
+    f"In the notebooks, the target accuracy is **{budget.target}**, a round number near that of the study. Our sixteen "
+    f"runs ended {'below' if both.mean() < budget.target else 'above'} it, at {both.mean():.2f} on average."
 )
 
 # %% [markdown]
 # Most runs in chapters 1 to 7 are as short as these, so for the verdict about time, these chapters quote the
-# study. Chapter 8 trains up to the target: an arm **reaches the target** if the *mean* of its final accuracies
-# does. Its time is then the *median* of the times of all its runs. Otherwise, it is infinite.
+# study. Chapter 8 trains for as many images as the study says that the target needs. There, an arm **reaches the
+# target** if the *mean* of its final accuracies does. Its time is then the *median* of the times of all its runs.
+# Otherwise, it is infinite.
 #
 # The **train clock** pauses while we evaluate, and it waits until a GPU has finished its work. The **wall
 # clock** never pauses. If training is a program of its own, this clock also counts its start, imports and
@@ -548,6 +581,26 @@ say(
 )
 
 # %% [markdown]
+# Seconds belong to one machine, and even to one day:
+
+
+# %% tags=["fold"]
+def per_image(seconds, images):
+    return f"{1e3 * seconds / images:.2f} ms"
+
+
+took = [
+    f"{per_image(run.train_seconds, run.images_seen)} in our first full run",
+    f"{per_image(sum(one.train_seconds for some in arms.values() for one in some), 16 * run.images_seen)} in the sixteen",
+]
+for study in recorded:
+    (slow,) = study.of("plain")
+    took.append(f"{per_image(slow.train, slow.images.value)} in the study on {study.hardware}")
+say(
+    f"An image of plain training took {', '.join(took)}. So compare seconds only if they were measured in turns."
+)
+
+# %% [markdown]
 # A trick may win on one clock and lose on the other: starting several processes takes time, which only the cold
 # wall counts.
 #
@@ -556,7 +609,7 @@ say(
 # When a notebook compares the speed of two arms, it uses a similar rule:
 #
 # > The arms take turns, and each turn gives a pair of times. We call one arm **faster** if all pairs agree
-# > and the median of their ratios is at least 5 % away from 1. Otherwise, the arms are *about as fast*.
+# > and the median of their ratios is at least 5 % away from 1. Otherwise, the arms are *not clearly faster or slower*.
 #
 # The 5 % is a convention, too. With equally many images, the rule compares the seconds per image. The package's
 # `faster` applies it. We try it on two arms that do exactly the same work: both train the plain recipe with the
@@ -579,12 +632,25 @@ decided_here = faster(times["again"], times["first"])
 say(
     f"For the same work, the slowest of the twenty runs took **{spread:.0%} longer** than the fastest. "
     f"Judged by all ten pairs, the arm *again* is **{decided_here}**, "
-    + ("as it should be." if decided_here.startswith("about") else "which is a false alarm.")
+    + ("as it should be." if decided_here.startswith("not clearly") else "which is a false alarm.")
 )
 
 # %% [markdown]
-# Where the two lines move together, the machine has drifted, which mostly cancels within a pair.
-#
+# If the machine drifts slowly, both runs of a pair are slowed down alike, and their ratio stays as it is:
+
+# %%
+logs = np.log([times["first"], times["again"]])
+within, between = np.diff(logs, axis=0).std(), np.sqrt(2) * logs.std()
+say(
+    f"Within a pair, the two times typically differ by {within:.0%}, and two times from any turns by {between:.0%}. "
+    + (
+        "So taking turns **cancels much of the drift**."
+        if within < 0.7 * between
+        else "So here, taking turns **cancels little**: the speed changes from run to run."
+    )
+)
+
+# %% [markdown]
 # How often does this rule err? Again, we make up experiments. The ratio of each pair is the true ratio times
 # noise, which is as large as in our ten pairs. We count how often the rule calls the right arm faster, or any
 # arm if both are equally fast.
@@ -600,7 +666,7 @@ def told_apart(ratio, pairs):
             np.median(ratios, axis=1) > 1
         ]  # a verdict in the wrong direction finds nothing
     verdicts = [faster([1.0] * pairs, row) for row in ratios.tolist()]
-    return sum(not found.startswith("about") for found in verdicts) / 2_000
+    return sum(not found.startswith("not clearly") for found in verdicts) / 2_000
 
 
 truths = {"equally fast": 1.0, "1.1 times as fast": 1.1}
@@ -613,8 +679,8 @@ pd.DataFrame(apart).map("{:.0%}".format)
 # %%
 alarm, noticed = apart["3 pairs"].values()
 say(
-    f"**With three pairs, the rule raises a false alarm for {alarm:.0%} of the equally fast arms.** It "
-    f"notices {noticed:.0%} of the arms that are 1.1 times as fast."
+    f"**With three pairs, the rule raises a false alarm in {alarm:.0%} of the comparisons of equally fast arms.** If an "
+    f"arm is 1.1 times as fast, it notices this in {noticed:.0%}."
 )
 
 # %% [markdown]
@@ -642,8 +708,8 @@ say(
     f"- **The rule for gains:** with three pairs, it sees a clear difference in {useless:.0%} of the useless "
     f"tricks ({unpaired:.0%} if the seeds differ). It finds {real:.0%} of the gains of one point "
     f"({real_unpaired:.0%} if the seeds differ).\n"
-    f"- **The rule for speed:** with three pairs, it raises a false alarm for {alarm:.0%} of the equally "
-    f"fast arms. It notices {noticed:.0%} of those that are 1.1 times as fast."
+    f"- **The rule for speed:** with three pairs, it raises a false alarm in {alarm:.0%} of the comparisons of equally "
+    f"fast arms. If an arm is 1.1 times as fast, it notices this in {noticed:.0%}."
 )
 
 # %% [markdown]

@@ -725,6 +725,7 @@ say(
 
 # %%
 from fasttricks.course import compared, found_in, study_table
+from fasttricks.study.findings import trusted
 
 grown = found_in("batches")
 study_table(grown)
@@ -757,22 +758,17 @@ if arrived:
     say(f"{outcome[0].upper()}{outcome[1:]}.")
 
 # %%
-equal = {}  # the mean accuracy after equally many images, by arm
-lengths = [{int(row[0]): mean(row[1:]) for row in grown.accuracies[arm.arm]} for arm in large]
-shared = max(set.intersection(*map(set, lengths)))
-for arm, found in zip(large, lengths, strict=True):
-    equal[arm.arm] = found[shared]
-ramps = {
-    way: 100 * (equal[f"1024 at {way} with a ramp"] - equal[f"1024 at {way}"])
-    for way in ("√8 times", "8 times")
-}
+lengths = {row.arm: {int(n): scores for n, *scores in grown.accuracies[row.arm]} for row in large}
+shared = max(set.intersection(*map(set, lengths.values())))
+equal = {arm: found[shared] for arm, found in lengths.items()}  # accuracies after as many images
+slow, root, full = (equal[f"1024 at {way}"] for way in ("the same rate", "√8 times", "8 times"))
+root_ramp, full_ramp = (equal[f"1024 at {way} with a ramp"] for way in ("√8 times", "8 times"))
 say(
-    f"After {shared:,} images, the ramp changes the mean accuracy by "
-    + " and by ".join(f"{points:+.1f} points at {way} the rate" for way, points in ramps.items())
-    + f". Without a ramp, and compared with the same rate, √8 times the rate changes it by "
-    f"{100 * (equal['1024 at √8 times'] - equal['1024 at the same rate']):+.1f} points, and 8 times the rate by "
-    f"{100 * (equal['1024 at 8 times'] - equal['1024 at the same rate']):+.1f}."
+    f"After {shared:,} images, and compared with the same rate, accuracy is {gained(root, slow)} at √8 times the rate, "
+    f"and {gained(full, slow)} at 8 times. Compared with no ramp, the ramp makes it {gained(root_ramp, root)} at √8 "
+    f"times the rate, and {gained(full_ramp, full)} at 8 times."
 )
+say(trusted("batches"))
 
 # %% [markdown]
 # ## Break it: a rate that is far too high
@@ -848,7 +844,7 @@ say(
 # Here is what our study of the seven tricks found about this one, followed by its card. It used AdamW, the
 # square-root rule and a short ramp. On the CPU, the batch grew as in the script above, and on the GPU, it doubled. So
 # it says nothing about a large k, and the study of batches, above, does. (Chapter 6 explains the *letters weights*. A
-# "not so clear" result does not survive a correction for the number of verdicts.)
+# result that *may be chance* does not survive a correction for the number of verdicts.)
 
 # %%
 from IPython.display import Markdown

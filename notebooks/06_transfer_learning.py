@@ -236,7 +236,7 @@ holds(ours["body.weight"].sum() == 0, "what we began with is unchanged")
 # %% [markdown]
 # ## Check it
 #
-# Our function gives the same state as the package, and as torch, which can load a part of a state. We drop
+# Our function gives the same state as the package. It also matches torch, which can load a part of a state. We drop
 # the letters' head, and torch reports what was missing.
 
 
@@ -412,7 +412,7 @@ def tune(grid, draws=(0,), **asked):
 
 
 # %% [markdown]
-# Earlier trials showed where to look: frozen networks need higher peaks. We first tune short runs, with a
+# Earlier trials showed where to look: in short runs, frozen networks need higher peaks. We first tune short runs, with a
 # quarter of the budget's images and seed 0. Empty cells of the table were not tried.
 
 # %%
@@ -435,10 +435,10 @@ long_found = tune(dict.fromkeys(both, pair), images=budget.images)
 few_grid = {"scratch": (30, 100, 300), "pretrained": (3, 10, 30), "frozen": (3, 10, 30)}
 few_found = tune(few_grid, draws=(0, 100), labels=128)
 long_best, few_best = long_found.idxmax().to_dict(), few_found.idxmax().to_dict()
-for found in (long_found, few_found):
-    display(found.T.rename_axis(columns="peak").map("{:.3f}".format).replace("nan", ""))
+for title, found in ((f"{budget.images:,} images", long_found), ("128 labels", few_found)):
+    display(found.T.rename_axis(columns=f"{title}: peak").map("{:.3f}".format).replace("nan", ""))
 
-# %%
+# %% tags=["fold"]
 at_edge = [
     f"*{arm}* ({which})"
     for which, tuning in (("short runs", short_found), ("128 labels", few_found))
@@ -449,16 +449,24 @@ chosen_for = [
     ", ".join(f"{arm} {factor}" for arm, factor in best.items())
     for best in (short_best, long_best, few_best)
 ]
+wants_more = [max(both, key=peaks.get) for peaks in (short_best, few_best)]
+
+# %%
 say(
     f"The best peaks are **{chosen_for[0]}** in short runs, {chosen_for[1]} in long ones, and {chosen_for[2]} with "
     "128 labels. "
     + (
         f"The range that we tried may be too narrow for {', '.join(at_edge)}: the best peak lies at its edge."
         if at_edge
-        else "Where we tried three peaks, the best one is always the middle one."
+        else "Where we tried three peaks, the best one is always the middle one, so the ranges were wide enough."
     )
-    + " We do not know why one start wants a higher peak than the other, and why this depends on the number of labels. "
-    "In practice, it means that you have to tune the rate again."
+    + (
+        f" Which start wants the higher peak even **turns around**: it is {wants_more[0]} in short runs, and "
+        f"{wants_more[1]} with 128 labels. We do not know why. In practice, it means that you have to tune the rate for "
+        "your start and your runs."
+        if len(set(wants_more)) == 2
+        else " In practice, tune the rate for your start and your runs."
+    )
 )
 
 # %% [markdown]
@@ -484,8 +492,8 @@ long = compare(long_best, images=budget.images)
 scarce = compare(few_best, labels=128)
 
 # %% [markdown]
-# The table shows the mean accuracies, and the difference between the paired runs. The last row's runs are as
-# long as the first row's, but repeat 128 images, so its lead cannot be compared with the others.
+# The table shows the mean accuracies, and the difference between the paired runs. The last row differs from the first
+# in two ways, the number of labels and how often each image is seen, so we do not compare its lead with the others.
 
 
 # %% tags=["fold"]
@@ -526,13 +534,13 @@ if "higher" in many and "higher" in longer:
         else "does not clearly change"
     )
     lasts = (
-        f"In points, the lead **{turn}** with longer training: after {budget.images:,} images, compared with "
-        f"{quarter:,}, it is {trend}."
+        f"In points, the lead **{turn}** with longer training: beside {quarter:,} images, the lead after "
+        f"{budget.images:,} is {trend}."
     )
-fewer = [f"{1 - share:.0%}" for share in errors.values()]
+change = [f"{share - 1:+.0%}" for share in errors.values()]
 say(
-    f"{lasts} In shares of the errors, the pretrained network makes {fewer[0]} fewer errors than the one from scratch "
-    f"after {quarter:,} images, and {fewer[1]} fewer after {budget.images:,}."
+    f"{lasts} Compared with scratch, the number of errors changes by {change[0]} after {quarter:,} images, and by "
+    f"{change[1]} after {budget.images:,}."
 )
 
 # %% [markdown]
@@ -634,7 +642,7 @@ say(
     f"The first half holds only {percent:.0f} % of the body's parameters, and brings **{half_gain:.1f} of the "
     f"{whole_gain:.1f} points**. "
     + (
-        "So it is most of the gain. A likely reason, which we did not test: early layers are more general (Yosinski et "
+        "So it accounts for most of the gain. A likely reason, which we did not test: early layers are more general (Yosinski et "
         "al.). They find pieces of shapes, which clothes have, too."
         if most
         else "So the later layers matter as well."
@@ -643,7 +651,7 @@ say(
 
 # %% [markdown]
 # A single part may bring little because each layer was trained to work on the output of the layer before it. If
-# one of the two is random, they no longer fit: the layers are *co-adapted*.
+# one of the two is random, they no longer fit. (Yosinski et al. call such layers *co-adapted*.)
 #
 # ## Break it: freeze the body
 #
@@ -681,14 +689,14 @@ else:
     freezing = "may or may not pay: we **cannot tell**"
 say(
     f"Per image, training is {cheap} with a frozen body. So on three times the images, the frozen network trains "
-    f"{spent:.2f} times as long as the pretrained one in which all layers learn. Its accuracy is {patience}. "
-    f"So freezing {freezing}."
+    f"{spent:.2f} times as long as the pretrained one in which all layers learn. Compared with it, the accuracy of the "
+    f"frozen one is {patience}. So freezing {freezing}. (We did not tune the peak of the longer run.)"
 )
 
 # %% [markdown]
 # A frozen body can only offer the features that letters needed. A body that learns can make new ones. But if
-# labels are very few, it can also memorise them, which would be a reason to freeze the body. What did it do with 128
-# labels?
+# labels are very few, it can also memorise them, which would be a reason to freeze the body. Does freezing help with
+# 128 labels?
 
 # %%
 rare_frozen = against(scarce["frozen"], scarce["pretrained"])
@@ -713,7 +721,10 @@ from fasttricks.models import letters_file
 
 recorded = choose_budget("cpu")
 with safe_open(letters_file(recorded.model, recorded.image_size), "pt") as file:
-    cost = float(file.metadata()["seconds"])
+    cost, maker = (
+        float(file.metadata()["seconds"]),
+        file.metadata()["cpu"].replace("1 threads", "one thread"),
+    )
 studies = {study.study: study for study in published()}
 
 # %%
@@ -726,13 +737,13 @@ for key, arm in (("plain", "plain + transfer"), ("whole", "whole - transfer")):
     saved = saved if key == "plain" else -saved
     if saved > 0:
         payback[key] = (
-            f"{saved:.1f} s saved per run, so their cost is recouped after about "
+            f"{saved:.1f} s saved per run, so the cost of the weights is recouped after about "
             f"**{float(f'{cost / saved:.2g}'):,.0f} runs**"
         )
     else:
         payback[key] = "no seconds saved, so their cost is **never** recouped"
 say(
-    f"Making the weights took {cost:,.0f} s.\n\n"
+    f"Making the weights took {cost:,.0f} s, on {maker}.\n\n"
     f"- Compared with *plain training*: {payback['plain']}.\n"
     f"- Compared with the *other six tricks* of this course: {payback['whole']}."
 )
@@ -763,13 +774,11 @@ Markdown(transfer.__doc__)
 # How do its promises compare with our runs?
 
 # %%
-erased = {}
+lost = {}  # points, at the peak after the best one
 for arm in both:
-    higher = short_found[arm].dropna().loc[short_best[arm] :].tolist()
-    points = (
-        f"costs {100 * (higher[0] - higher[1]):.1f} points" if len(higher) > 1 else "was not tried"
-    )
-    erased[arm] = points
+    at_best, *higher = short_found[arm].dropna().loc[short_best[arm] :].tolist()
+    lost[arm] = 100 * (at_best - higher[0]) if higher else float("nan")
+erasing = "seen" if lost["pretrained"] > lost["scratch"] + 1 else "not seen"
 seen_few, seen_short = (
     "**seen**" if "higher" in told else "**the opposite**" if "lower" in told else "**not clear**"
     for told in (rare, many)
@@ -783,8 +792,8 @@ say(
     f"| Freezing makes steps cheaper. | {cheap} per image. Freezing {freezing} |\n"
     f"| The other training is paid back after some reuses. | compared with plain training: {payback['plain']} |\n"
     "| The images must not be too different. | **not tested** |\n"
-    f"| A high peak erases what the body learned. | the next higher peak {erased['pretrained']} from the letters, "
-    f"and {erased['scratch']} from scratch (one seed) |"
+    f"| A high peak erases what the body learned. | **{erasing}** (one seed): the peak after the best one costs "
+    f"{lost['pretrained']:.1f} points from the letters, and {lost['scratch']:.1f} from scratch |"
 )
 
 # %%

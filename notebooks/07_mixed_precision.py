@@ -66,9 +66,9 @@ steps = [
     ("weights", 0, 1, "white"),
     ("16-bit copy\nof the weights", 1, 1, "lightgrey"),
     ("forward\npass", 2, 1, "lightgrey"),
-    ("loss, times\na constant", 3, 1, "white"),
+    ("loss, times\nthe loss scale", 3, 1, "white"),
     ("backward\npass", 3, 0, "lightgrey"),
-    ("gradient, divided\nby the constant", 1.5, 0, "white"),
+    ("gradient, divided\nby the loss scale", 1.5, 0, "white"),
     ("update of\nthe weights", 0, 0, "white"),
 ]
 figure, axes = plt.subplots(figsize=(9, 2.6))
@@ -89,7 +89,7 @@ plt.show()
 # multiplied by the **loss scale**, which makes every gradient larger by the same factor. Before the weights change,
 # the gradient is divided by it.
 #
-# We train a small ResNet on Fashion-MNIST, grey pictures of ten kinds of clothes. `BASELINE` is the plain training
+# We train a small ResNet on Fashion-MNIST, small grey pictures of ten kinds of clothing. `BASELINE` is the plain training
 # of chapter 0, and `MixedPrecision` is the trick.
 #
 # We call a difference *clear* if all pairs of runs with the same seed agree on its sign and if it is large enough: in
@@ -325,14 +325,17 @@ say(
 # the weights. We multiply the loss by a factor, run both passes in 16 bits, divide the gradient by the factor, and
 # compare it with the fp32 gradient. A large factor is a loss scale. A small one stands for a task with smaller
 # gradients than ours. The error is the length of the difference, divided by the length of the fp32 gradient.
+#
+# How large an error is harmless? Training lives with a much larger one all the time: each batch has a different
+# gradient. So we also compute the fp32 gradient of another batch, and draw its distance as a grey line.
 
 
 # %%
-def gradient(name, factor=1.0):
+def gradient(name, factor=1.0, images=x, targets=q):
     net.zero_grad()
     with MixedPrecision(name).autocast(device):
-        outputs = net(x)
-    (cross_entropy(outputs.float(), q) * factor).backward()
+        outputs = net(images)
+    (cross_entropy(outputs.float(), targets) * factor).backward()
     return torch.cat([parameter.grad.flatten() / factor for parameter in net.parameters()])
 
 
@@ -341,7 +344,11 @@ for name in ("fp16", "bf16"):
     errors = [(gradient(name, 2.0**shift) - exact).norm() / exact.norm() for shift in shifts]
     off[name] = (shifts, [error.item() for error in errors])
 fp16, bf16 = (dict(zip(*off[name], strict=True)) for name in ("fp16", "bf16"))
+other = gradient("fp32", 1.0, *here.batch(*next(batches)))  # of another batch
+chance = ((other - exact).norm() / exact.norm()).item()
 plot(off, "factor on the loss, power of two", "error of the gradient", marks=True, yscale="log")
+plt.axhline(chance, color="grey", ls="--")
+plt.text(32, 0.95 * chance, "another batch, in fp32", color="grey", ha="right", va="top")
 plt.show()
 
 # %%
@@ -356,10 +363,17 @@ say(
     f"ends where a gradient overflows. The error of bf16 is {bf16[0]:.2f} at any factor: it has fewer digits, but its "
     f"range is wide enough."
 )
+say(
+    f"The gradient of another batch differs by {chance:.2f}, which is {chance / bf16[0]:.0f} times the error of bf16 and "
+    f"{chance / best:.0f} times that of fp16."
+    + (" So **rounding is small beside the chance of the batch**." if chance > 5 * bf16[0] else "")
+)
 
 # %% [markdown]
-# **Why can an error exceed 1?** We did not test it, but a likely reason is this: the gradient of a weight is a sum, in
-# which terms of both signs partly cancel. If a small factor turns most of them into zero, the large ones lose their
+# **Why are these errors so much larger than the gaps between neighbouring numbers?** Every layer rounds anew, in both
+# passes. And the gradient of a weight is a sum, in which terms of both signs partly cancel, but their errors do not.
+#
+# **Why can an error exceed 1?** We did not test it, but a likely reason is this: if a small factor turns most of them into zero, the large ones lose their
 # counterweight. A still smaller factor turns all into zero.
 #
 # Four of these observations should hold on any device:
@@ -372,7 +386,7 @@ holds(fp16[8] < 0.8 * bf16[8], "with a loss scale of 2^8, fp16 is closer to fp32
 
 # %% [markdown]
 # Other tasks have smaller gradients. Micikevicius et al. (2017) needed no loss scale for ResNet-50, but their object
-# detector SSD diverged without one. So always use fp16 with a loss scale.
+# detector SSD diverged without one. So never use fp16 without a loss scale.
 #
 # ## Write it
 #
@@ -443,7 +457,8 @@ holds(late.norm() < right.norm() / 1000, "clipping before unscaling makes the st
 # ## In your own loop
 #
 # Here is one step in ordinary PyTorch. `scaler` is a `torch.amp.GradScaler`. With `enabled=False`, as for bf16, it
-# leaves everything as it is. The loss is computed outside autocast, in 32 bits.
+# leaves everything as it is. We compute the loss outside autocast, in 32 bits. (Inside, autocast would also compute this
+# loss in 32 bits, so either place is right.)
 
 
 # %%
@@ -493,7 +508,8 @@ def take_step(net, x, q, optimizer, scaler, dtype, factor=1.0):
 # ```
 #
 # In that script, [`examples/precision.py`](../examples/precision.py), `device` is a string ("cuda" or "cpu"), `main`
-# trains, and `groups` are the weights with and without weight decay. You may need two additions. To clip, call
+# trains, and `groups` are the weights with and without weight decay. On NVIDIA GPUs that are older than the V100, let
+# `half` return None: they have no fast fp16. You may need two more additions. To clip, call
 # `scaler.unscale_(optimizer)` first. And a skipped step, which you can recognise by its lower scale, must not advance
 # a learning-rate schedule:
 #
@@ -580,23 +596,23 @@ plt.show()
 speeds = {what: faster(both[1], both[0]) for what, both in times.items()}
 pace = speeds["whole runs"]
 speeds = {what: told.replace("runs", "rounds") for what, told in speeds.items()}
-sooner = "about" not in pace and "known" not in pace and median(ratios["whole runs"]) > 1
+sooner = "not clearly" not in pace and "known" not in pace and median(ratios["whole runs"]) > 1
 if chosen == "fp32":
     say("Both sides ran in fp32, so these ratios only show how steady the clock is.")
 else:
     say(
-        f"Compared with fp32, whole runs in {chosen} are **{pace}**. Single passes are {speeds['batch of 8']} with a "
-        f"batch of 8, and {speeds['batch of 512']} with a batch of 512. In the toy, they are "
-        f"{speeds['toy, 8 channels']} with 8 channels, and **{speeds['toy, 256 channels']}** with 256."
+        f"Compared with fp32, whole runs in {chosen} are **{pace}** (median). Single passes are "
+        f"{speeds['batch of 8']} with a batch of 8, and {speeds['batch of 512']} with a batch of 512. In the toy, they "
+        f"are {speeds['toy, 8 channels']} with 8 channels, and **{speeds['toy, 256 channels']}** with 256."
     )
 
 # %% [markdown]
 # The more products each cast number takes part in, the more there is to gain, so we would expect larger layers to
-# gain more. A whole run uses batches of 128 images. It also prepares batches and updates weights in fp32.
+# gain more, until the products take nearly all of the time. A whole run uses batches of 128 images.
 #
-# These ratios hold for one device and small networks. A CPU does not tell you what a GPU would gain. Rounds within
-# seconds do not show how the speed drifts, and the fastest of three passes hides interruptions. Whole runs do not hide
-# them, but they are few.
+# These ratios hold for one device and small networks. A CPU does not tell you what a GPU would gain. Rounds that are
+# only seconds apart do not show how the speed drifts, and the fastest of three passes hides interruptions. Whole runs
+# do not hide them, but they are few.
 #
 # ### How much memory does it save?
 #
@@ -692,15 +708,15 @@ say(
 )
 
 # %% [markdown]
-# The loss varies even without learning, because each step sees other images. Did the weights change at all?
+# The loss varies even without learning, because each step sees different images. Did the weights change at all?
 
 # %% tags=["nbval-check-output"]
 pairs = zip(fresh().parameters(), descents["fp16 without"][0].parameters(), strict=True)
 holds(all(torch.equal(a, b) for a, b in pairs), "without a loss scale, not one weight has moved")
 
 # %% [markdown]
-# Every gradient was rounded to zero, and there was no error message. In practice, gradients rarely vanish this
-# completely.
+# Every gradient was rounded to zero, and there was no error message. We made the gradients of all pixels equally
+# small. In practice, some are larger, so gradients rarely vanish this completely.
 #
 # ### Weights in 16 bits
 #
@@ -713,7 +729,7 @@ holds(all(torch.equal(a, b) for a, b in pairs), "without a loss scale, not one w
 # %% tags=["nbval-check-output"]
 border, step = torch.tensor(1 / 128).bfloat16(), 3e-5
 holds(border + step == border, "at a weight of 1/128, a step of 0.00003 is lost")
-holds(0.99 * border + step != 0.99 * border, "just below, numbers lie closer, and it counts")
+holds(0.99 * border + step != 0.99 * border, "just below, numbers lie closer, and the step counts")
 
 # %% [markdown]
 # We measure the loss on 2,000 validation images. Batch norm takes its statistics from these images, too, so the loss
@@ -776,7 +792,8 @@ say(
 # number of images times the time per image. The trick is meant to change only the second, but the first varies from
 # seed to seed, so the study's ratio can be larger or smaller than the gain in speed that we measured above. *Paired*
 # runs start from the same random numbers. *Times as fast* below 1 means slower. If the 95 % interval contains 1, the
-# study cannot tell. With many comparisons, some look clear by chance; one that may be such is *not so clear*.
+# study cannot tell. With many comparisons, some look clear by chance, and the text says
+# where this may have happened.
 #
 # The card sums up the trick. The *slot* is its place in the training loop, *single* means that only one trick fits
 # there, and *meets* names what it interacts with.
@@ -803,16 +820,17 @@ if chosen != "fp32":
     seen += [
         f"*Pays with large layers and batches*: the toy was {speeds['toy, 256 channels']} with 256 channels, and our "
         f"network {speeds['batch of 512']} with a batch of 512.",
-        f"*Fails in small nets*: the toy was {speeds['toy, 8 channels']} with 8 channels, and our network "
-        f"{speeds['batch of 8']} with a batch of 8.",
-        f"The card says nothing of *accuracy*, which was {accuracy}, and of *memory*: bf16 kept {kept_bf16:.0f} "
+        f"*Little gets faster in a small net*: the toy was {speeds['toy, 8 channels']} with 8 channels. A small batch "
+        f"is similar: our network was {speeds['batch of 8']} with a batch of 8.",
+        f"The card says nothing about *accuracy*, which was {accuracy}, or about *memory*: bf16 kept {kept_bf16:.0f} "
         f"instead of {kept_fp32:.0f} MB for a batch of 256. Whole runs were {pace}.",
     ]
 say("\n".join(f"- {point}" for point in seen))
 
 # %% [markdown]
-# **Rule of thumb.** Use bf16 if the device multiplies it natively. If not, use fp16 with a `GradScaler` on a GPU, and
-# stay in fp32 elsewhere. Keep the weights in fp32. Time your own training with and without the trick in turns. Keep the
+# **Rule of thumb.** Use bf16 if the device multiplies it natively. If not, use fp16 with a `GradScaler` on an NVIDIA
+# GPU since the V100, and stay in fp32 elsewhere. Keep the weights in fp32. Time your own training with and without the
+# trick, in alternating runs. Keep the
 # trick if training is clearly faster or you need the memory, but only if the accuracy is not clearly lower.
 
 # %%
@@ -847,7 +865,8 @@ say(f"For our network on this device, the rule says: **{advice}**.")
 #
 # **4. Your loss scale halves at every step. What is wrong?**
 #
-# <details><summary>Answer</summary>The gradients are infinite at any scale. Perhaps the loss itself has blown
+# <details><summary>Answer</summary>At the start, a few halvings are normal. If they go on, the gradients are
+# infinite at any scale. Perhaps the loss itself has blown
 # up: lower the learning rate. Or an activation exceeds 65,504, where the loss scale does not help: use bf16.</details>
 #
 # **5. Mixed precision made your training slower. What can you try?**

@@ -78,8 +78,9 @@ def test_where_nothing_helps_nothing_is_recommended(plan, tmp_path):
 
 def test_what_costs_is_not_judged_first(plan, tmp_path):
     state = advise(plan, tmp_path, pretended({"mixup": -0.1, "smoothing": 0.04}))
-    assert "mixup" not in state.screened()
-    assert not state.of("again", "mixup")
+    assert "mixup" not in state.left()
+    assert len(state.of("again", "mixup")) == 1
+    assert not state.of("judge", "mixup")
     assert "smoothing" in recommended(verdicts(state)).arm
 
 

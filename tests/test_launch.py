@@ -1,5 +1,6 @@
 """Launched processes: errors are told as they are, tricks are found, nothing is left behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -97,22 +98,29 @@ def test_an_interrupt_ends_the_processes_first(processes, tmp_path):
     out = tmp_path / "run.json"
     words = ["train", "--tricks", "none", "--images", "5000000", "--out", str(out)]
     words += ["--processes", str(processes), "--share-devices"]
+    import termios
+
+    terminal, screen = os.openpty()  # only a terminal is shown the bar
+    termios.tcsetwinsize(screen, (24, 100))
     with subprocess.Popen(
         [sys.executable, "-m", "fasttricks", *words],
         env={**os.environ, "TMPDIR": str(tmp_path)},
-        encoding="utf-8",
-        stderr=subprocess.PIPE,
+        stderr=screen,
         start_new_session=True,
         # A background job of a shell ignores interrupts, and so would what it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
+        os.close(screen)
         said = ""
-        while "k/5.00M" not in said and process.poll() is None:
-            said += process.stderr.read(20)  # until the bar moves
+        while "k/5.00M" not in said:  # until the bar moves
+            said += os.read(terminal, 1024).decode()
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) >= processes - 1
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        said += process.stderr.read()
+        with contextlib.suppress(OSError):  # which says that nobody can write any more
+            while more := os.read(terminal, 1024):
+                said += more.decode()
+    os.close(terminal)
     assert process.returncode == 130, said
     last = said.replace("\r", "\n").strip().splitlines()[-1]
     assert last.startswith("fasttricks: Interrupted: ")

@@ -5,9 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from fasttricks.course import compared, equal_table, found_in, study_table, with_few_labels
+from fasttricks.course import (
+    compared,
+    equal_table,
+    found_in,
+    gain_by_epochs,
+    on_test_images,
+    study_table,
+    with_few_labels,
+)
 from fasttricks.files import write_json
-from fasttricks.study.findings import FINDINGS, Estimate, Published
+from fasttricks.study.findings import ADDED, FINDINGS, PAYS, Estimate, Published, outcome
 
 TOLD = found_in("few")
 (ROW,) = TOLD.of("plain + cyclic + mixup")
@@ -27,9 +35,21 @@ def test_a_ratio_is_said_with_its_interval(kind):
     assert compared(replace(ROW, ratio=ratio)) == said
 
 
+@pytest.mark.parametrize("kind", CASES)
+def test_a_verdict_that_wavers_is_said_with_care(kind):
+    ratio, _ = CASES[kind]
+    words = {"win": "seems to pay", "loss": "seems to cost time", "tie": "no clear difference"}
+    row = replace(ROW, ratio=ratio, holds=False)
+    for told in (PAYS, ADDED):
+        said = outcome(row, told)
+        assert words[kind] in said
+        assert said.endswith("may be chance") == row.wavers
+        assert said.startswith("alone" if told is PAYS else "added to it")
+
+
 def test_an_arm_that_never_arrives_has_no_ratio():
     never = replace(ROW, images=Estimate(math.inf, 1000, math.inf), most=1000, accuracy=0.5)
-    assert compared(never) == "not there after 1,000 images, where its accuracy is 0.5000"
+    assert compared(never) == "still below the target after 1,000 images (accuracy 0.5000)"
     assert "compared with" in compared(*TOLD.of(TOLD.reference))
 
 
@@ -57,4 +77,32 @@ def test_the_study_of_few_labels_is_said_as_it_came_out(tmp_path, points, word):
     write_json(tmp_path / "few" / FINDINGS, made.to_json())
     said = with_few_labels("mixup", tmp_path)
     assert word in said
-    assert f"**{100 * points:+.2f} points**" in said
+    assert f"**{100 * points:+.2f} points (95 % interval" in said
+
+
+@pytest.mark.parametrize(
+    ("points", "word"),
+    [(0.02, "clearly higher"), (-0.02, "clearly lower"), (0.0, "no clear difference")],
+)
+def test_the_test_images_are_said_as_they_came_out(points, word):
+    plain = [0.87, 0.88, 0.89]
+    noise = [-0.001, 0.0, 0.001]
+    tested = {
+        TOLD.reference: plain,
+        "new": [a + points + b for a, b in zip(plain, noise, strict=True)],
+    }
+    said = on_test_images(replace(TOLD, tested=tested), "new")
+    assert f"**{word}**" in said
+    assert "n = 3" in said
+    assert f"{100 * points:+.2f} points" in said
+
+
+def test_a_gain_is_drawn_at_every_length_that_both_arms_have():
+    (axes,) = gain_by_epochs("mixup", "smoothing").axes
+    mixed, smoothed = axes.lines[:2]
+    epochs = [images / TOLD.labels for images, *_ in TOLD.accuracies[ROW.arm]]
+    assert list(mixed.get_xdata()) == epochs
+    first, *_, last = mixed.get_ydata()
+    assert first < 0 < last
+    assert len(smoothed.get_xdata()) > len(epochs) - 1
+    assert len(axes.collections) == 2, "a band each"

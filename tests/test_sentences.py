@@ -31,11 +31,13 @@ def test_accuracy(kind):
     assert gained(*asked) == wanted
 
 
+UNCLEAR = "not clearly faster or slower"
+
 FASTER = {
     "win": (([1.0, 1.1], [2.0, 2.2]), "2.00 times as fast"),
     "loss": (([2.0, 2.2], [1.0, 1.1]), "0.50 times as fast"),
-    "tie": (([1.0, 2.0], [2.0, 1.0]), "about as fast (0.50 to 2.00 times, 2 runs)"),
-    "near": (([1.0], [1.02]), "about as fast (1.02 times, one run)"),
+    "tie": (([1.0, 2.0], [2.0, 1.0]), f"{UNCLEAR} (0.50 to 2.00 times as fast, 2 runs)"),
+    "near": (([1.0], [1.02]), f"{UNCLEAR} (1.02 times as fast, one run)"),
     "never": (([math.inf], [1.0]), MISSING),
     "missing": (([], []), MISSING),
 }
@@ -113,3 +115,13 @@ def test_a_notebook_shows_one_line_for_many_runs(monkeypatch):
     with progress.one_line() as tell:
         tell("nothing")
     assert len(shown) == 2
+
+
+def test_a_file_is_given_the_last_line_of_a_run_and_no_bar(capsys, monkeypatch):
+    monkeypatch.delenv(progress.QUIET, raising=False)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    with progress.Bar("a run", 10) as bar:
+        bar.show(5, 0.5)
+        assert capsys.readouterr().err == ""
+        bar.close("done")
+    assert capsys.readouterr().err == "a run: done\n"

@@ -23,7 +23,7 @@ from fasttricks.study.findings import (
     times,
     trusted,
 )
-from fasttricks.study.pages import as_markdown, at_equal_images, tables
+from fasttricks.study.pages import as_markdown, at_equal_images, equal_gains, tables
 from fasttricks.study.pages import beside as beside_table
 
 FIGURE = ROOT / "notebooks" / "images" / "capstone.png"
@@ -93,12 +93,12 @@ def on_few_labels(found: Published) -> str:
     start, told, crossed = found.reference, [], False
     for name in ("mixup", "smoothing"):
         (row,) = found.of(f"{start} + {name}")
-        equal = at_equal_images(found).loc[row.arm]
-        crossed |= row.verdict == "slower" and equal["95 %"].startswith("+")
+        images, points, low, high = equal_gains(found, row.arm)[-1]
+        crossed |= row.verdict == "slower" and low > 0
         told.append(
-            f"{name} changes its accuracy after {equal['images']} images by "
-            f"{equal[f'points beside {start}']} points ({equal['95 %']}), and reaches "
-            f"{found.target:.1%} {times(row.ratio.value)} times as fast ({span(row.ratio)})"
+            f"{name} changes its accuracy after {images:,} images by {points:+.2f} points "
+            f"({low:+.2f} to {high:+.2f}), and reaches {found.target:.1%} "
+            f"{times(row.ratio.value)} times as fast ({span(row.ratio)})"
         )
     meaning = " So a trick may cost time on the way and still end higher." if crossed else ""
     return (
@@ -135,9 +135,8 @@ def on_gpu(found: Published, holds: dict[str, float]) -> str:
 
 def narrow(held: float) -> str:
     """What the share of made-up studies whose 95 % interval held the truth says of it."""
-    return (
-        f"too narrow: it holds {held:.0%}" if held < 0.93 else f"about right: it holds {held:.0%}"
-    )
+    word = "too narrow" if held < 0.93 else "about right"
+    return f"{word}: it held the truth in {held:.0%}"
 
 
 def listed(names: list[str]) -> str:

@@ -12,7 +12,7 @@ from .drawings import circle, heat, timeline
 from .exercises import check
 from .figures import accuracy_against_time, bars, plot, redraws, shares, show, tally
 from .insides import answers, formats
-from .recorded import equal_table, study_table, with_few_labels
+from .recorded import equal_table, gain_by_epochs, on_test_images, study_table, with_few_labels
 from .sentences import changed, clear, faster, gained, say, sureness
 from .tables import accuracy_table, caption, recipe_table, table
 
@@ -32,6 +32,7 @@ __all__ = [
     "faster",
     "formats",
     "found_in",
+    "gain_by_epochs",
     "gained",
     "gains",
     "headline",
@@ -39,6 +40,7 @@ __all__ = [
     "holds",
     "interval",
     "median",
+    "on_test_images",
     "one_line",
     "plot",
     "probabilities",

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ..study.findings import RESULTS, Published, compared, found_in
+from ..study.style import COLOURS
+from .figures import plot
 
-FEW, LABELS = "few", 5_500  # the study of few labels, and how many it has
+FEW = "few"  # the study of few labels and many epochs
 
 
 def study_table(
@@ -33,21 +36,64 @@ def equal_table(
 
 
 def with_few_labels(
-    trick: str,  # its short name, e.g. "mixup"
+    trick: str,  # "mixup" or "smoothing"
     results: Path = RESULTS,
 ) -> str:
     """What the study of few labels and many epochs says of a trick added to one-cycle."""
+    from ..study.pages import equal_gains
+
     told = found_in(FEW, results)
     arm = f"{told.reference} + {trick}"
     (row,) = told.of(arm)
-    images, _, points, interval, *_ = equal_table(told, [arm]).iloc[0]
-    low, high = (float(end) for end in interval.split(" to "))
+    ways = [
+        f"{points:+.2f} points (95 % interval: {low:+.2f} to {high:+.2f}) after "
+        f"{images / told.labels:.0f} epochs"
+        for images, points, low, high in equal_gains(told, arm)
+    ]
+    *_, (_, _, low, high) = equal_gains(told, arm)
     meaning = "a clear gain" if low > 0 else "a clear loss" if high < 0 else "no clear difference"
-    epochs = int(images.replace(",", "")) / LABELS
     return (
-        f"Recorded on {told.hardware}, with {LABELS:,} labels: after {images} images ({epochs:.0f} "
-        f"epochs), this trick changes the accuracy of one-cycle by **{points} points** (95 % "
-        f"interval: {interval}, {row.seeds} seeds): {meaning}. To an accuracy of {told.target}, "
-        f"which one-cycle also reaches, it is {compared(row)}"
-        + (", a result that is not so clear among the study's many verdicts." * row.wavers or ".")
+        f"Recorded on {told.hardware}, with {told.labels:,} labels and {row.seeds} seeds: this "
+        f"trick changes the accuracy of one-cycle by {ways[0]}, and by **{ways[-1]}**: {meaning}. "
+        f"To an accuracy of {told.target}, training with it is {compared(row)}"
+        + (", which may be chance among the study's many verdicts." * row.wavers or ".")
     )
+
+
+def on_test_images(told: Published, arm: str) -> str:
+    """How accurate an arm and the reference are on the test images, at the target's lengths."""
+    from ..study.pages import paired
+
+    pairs = list(zip(told.tested[arm], told.tested[told.reference], strict=False))
+    own, known = (sum(scores) / len(pairs) for scores in zip(*pairs, strict=True))
+    points, low, high = paired(pairs)
+    meaning = (
+        "clearly higher" if low > 0 else "clearly lower" if high < 0 else "no clear difference"
+    )
+    return (
+        f"{known:.4f} for {told.reference} and {own:.4f} for {arm} ({points:+.2f} points, 95 % "
+        f"interval: {low:+.2f} to {high:+.2f}, n = {len(pairs)}): **{meaning}**"
+    )
+
+
+def gain_by_epochs(*tricks: str, results: Path = RESULTS) -> Figure:
+    """The points that tricks add to one-cycle in the study of few labels, at each length."""
+    from ..study.pages import equal_gains
+
+    told, lines = found_in(FEW, results), {}
+    for trick in tricks:
+        lengths, points, low, high = zip(
+            *equal_gains(told, f"{told.reference} + {trick}"), strict=True
+        )
+        lines[trick] = ([images / told.labels for images in lengths], points, low, high)
+    title = f"{told.labels:,} labels, mean of {told.seeds} seeds, bands: 95 % intervals"
+    figure = plot(
+        {trick: line[:2] for trick, line in lines.items()},
+        "epochs in the run", "accuracy gain over one-cycle, points", title, marks=True,
+    )  # fmt: skip
+    (axes,) = figure.axes
+    for number, (epochs, _, low, high) in enumerate(lines.values()):
+        axes.fill_between(epochs, low, high, color=COLOURS[number], alpha=0.2)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.legend()
+    return figure

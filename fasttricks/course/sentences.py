@@ -54,8 +54,9 @@ def faster(
     ratios = sorted(b / a for a, b in zip(own, other, strict=True))
     middle = median(ratios)
     if 0.95 < middle < 1.05 or ratios[0] < 1 < ratios[-1]:
-        seen = f"{ratios[0]:.2f} to {ratios[-1]:.2f} times, {len(ratios)} runs"
-        return f"about as fast ({seen if len(ratios) > 1 else f'{middle:.2f} times, one run'})"
+        seen = f"{ratios[0]:.2f} to {ratios[-1]:.2f} times as fast, {len(ratios)} runs"
+        one = f"{middle:.2f} times as fast, one run"
+        return f"not clearly faster or slower ({seen if len(ratios) > 1 else one})"
     return f"{middle:.2f} times as fast"
 
 

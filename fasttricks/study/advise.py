@@ -54,7 +54,7 @@ TRIED = (  # settings for data that nothing is known of
 )
 RATES = (1 / 3, 1.0, 3.0)  # times the recipe's
 KEPT = 3  # tricks that are judged alone, beside their sum
-SEEDS = 2  # more, of what has been screened
+SEEDS = 2  # more, of what has been screened; the second where the first gained
 LEVEL = 0.95
 LEAST = 3  # paired seeds that a verdict needs
 FIRST = 100  # seed of the judged runs
@@ -216,14 +216,10 @@ class State:
         some = [arm for arm, gains in found.items() if gains and min(gains) > 0]
         return sorted(some, key=lambda arm: -mean(found[arm]))
 
-    def screened(self) -> list[str]:
-        """Arms that are worth more seeds: those that are not far below the best."""
-        top = {
-            arm: max(seen.accuracy for seen in self.of("screen", arm).values())
-            for arm in self.plan.arms
-        }
-        floor = top["plain"] - 0.03
-        return [arm for arm, accuracy in top.items() if arm == "plain" or accuracy >= floor]
+    def left(self) -> list[str]:
+        """Arms that are worth another seed: plain, and those that no seed has spoken against."""
+        arms = self.plan.arms
+        return [arm for arm in arms if arm == "plain" or all(g > 0 for g in self.gains(arm))]
 
     def total(self) -> str:
         """The sum of all good tricks, in chapter order; empty for fewer than two."""
@@ -247,7 +243,7 @@ def tries(state: State) -> Iterator[Try]:
             if not any(tried.rate == rate for tried in state.of("screen", arm)):
                 yield Try("screen", arm, rate, state.images(arm, length / 2), 0)
     for seed in range(1, 1 + SEEDS):
-        for arm in state.screened():
+        for arm in state.left():
             if not any(tried.seed == seed for tried in state.of("again", arm)):
                 images = state.images(arm, length)
                 yield Try("again", arm, state.best_rate(arm), images, seed)

@@ -171,6 +171,8 @@ def publish(name: str, study: Study, found: Found) -> Published:
         accuracies=accuracies(study, found),
         unfinished=unfinished(study, found),
         digest=digest(),
+        labels=study.labels,
+        turns=study.turns or study.seeds,
     )
 
 

@@ -196,6 +196,7 @@ class Speeds:
     """Median seconds of a plain step by images in each process, of an all-reduce by bytes."""
 
     alone: dict[int, float]  # the first process computes, the others wait
+    apart: dict[int, float]  # all compute at the same time, each for itself
     together: dict[int, float]  # all compute, and average their gradients
     all_reduce: dict[int, float]
 
@@ -207,7 +208,7 @@ def measure(
     shares: int = 1,  # the cores make so many equal shares, and a process has one
     rounds: int = 3,
 ) -> Speeds:
-    """Measure in new processes; steps alone and together take turns, seeing the same machine."""
+    """Measure in new processes; the three kinds of steps take turns, seeing the same machine."""
     probe = Probe(processes, choose_budget().name, batches, sizes, rounds)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -231,9 +232,9 @@ def measure_here(probe: Probe) -> Speeds:
             steps = max(2, min(images // batch, images // 42))
             return plain.batch / resident(plain, net, data, steps, world)
 
-        def alone(batch: int) -> float:
-            seconds = step(batch, ALONE) if here.rank == 0 else 0.0
-            here.reduce(torch.zeros(1, device=device))  # the others wait for the first
+        def own(batch: int, computes: bool) -> float:
+            seconds = step(batch, ALONE) if computes else 0.0
+            here.reduce(torch.zeros(1, device=device))  # the others wait for the slowest
             return seconds
 
         def all_reduce(size: int) -> float:
@@ -243,15 +244,20 @@ def measure_here(probe: Probe) -> Speeds:
             here.reduce(numbers)
             return now(device) - started
 
-        def slowest(seconds: list[float]) -> float:
+        def slowest(seconds: Sequence[float]) -> float:
             middle = statistics.median(seconds[1:])  # the first one warms up
             given = torch.tensor(middle, dtype=torch.float64, device=device)
             return here.reduce(given, dist.ReduceOp.MAX).item()
 
         turns = range(probe.rounds + 1)
-        pairs = {b: [(alone(b), step(b, here)) for _ in turns] for b in probe.batches}
+        kinds = {"alone": {}, "apart": {}, "together": {}}
+        for batch in probe.batches:
+            found = [
+                (own(batch, here.rank == 0), own(batch, True), step(batch, here)) for _ in turns
+            ]
+            for kind, seconds in zip(kinds.values(), zip(*found, strict=True), strict=True):
+                kind[batch] = slowest(seconds)
         return Speeds(
-            alone={b: slowest([own for own, _ in pair]) for b, pair in pairs.items()},
-            together={b: slowest([joint for _, joint in pair]) for b, pair in pairs.items()},
+            **kinds,
             all_reduce={s: slowest([all_reduce(s) for _ in range(26)]) for s in probe.sizes},
         )

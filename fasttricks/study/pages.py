@@ -65,9 +65,9 @@ def as_table(
                 else "-",
                 "train s": seconds(row.train),
                 "cold wall s": seconds(row.wall),
-                f"times as fast as {row.against}": times(row.ratio.value),
+                f"times as fast as {row.against}": times(row.ratio.value) if row.arrives else "-",
                 "95 %": span(row.ratio),
-                "by cold wall": times(row.wall_ratio.value),
+                "by cold wall": times(row.wall_ratio.value) if row.arrives else "-",
                 "95 % by cold wall": span(row.wall_ratio),
                 "verdict": row.verdict + " (not after Holm)" * row.wavers,
             }
@@ -93,26 +93,38 @@ def beside(peers: Sequence[Finding], rows: Sequence[Finding]) -> pd.DataFrame:
     return pd.DataFrame(table.values()).set_index("peer")
 
 
-def at_equal_images(told: Published) -> pd.DataFrame:
-    """A row an arm: its gain beside the reference after equally many images, and its best length.
+def equal_gains(told: Published, arm: str) -> list[tuple[int, float, float, float]]:
+    """Images, and the points by which an arm is then above the reference, with their interval.
 
-    Compared is the longest run that both have, over the seeds that both have (paired, Student's t).
+    One for every length that both have, the shortest first, over the seeds that both have (paired,
+    Student's t); none where there is a single pair.
     """
-    known = {int(images): scores for images, *scores in told.accuracies[told.reference]}
+    own, known = (
+        {int(images): scores for images, *scores in told.accuracies[name]}
+        for name in (arm, told.reference)
+    )
+    pairs = {n: list(zip(own[n], known[n], strict=False)) for n in sorted(set(own) & set(known))}
+    return [(images, *paired(some)) for images, some in pairs.items() if len(some) > 1]
+
+
+def paired(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """By how many points the first of each pair is above the second, with its 95 % interval."""
+    gains = 100 * np.subtract(*np.transpose(pairs))
+    mean, half = float(gains.mean()), float(sem(gains) * student.ppf(0.975, len(gains) - 1))
+    return mean, mean - half, mean + half
+
+
+def at_equal_images(told: Published) -> pd.DataFrame:
+    """A row an arm, as text: its gain beside the reference at the longest length, and its best."""
     table = []
     for arm, lengths in told.accuracies.items():
         scores = {int(images): own for images, *own in lengths}
-        images = max(set(scores) & set(known), default=None)
         best = max(scores, key=lambda length: np.mean(scores[length]))
         row = {"arm": arm, "images": "-", "accuracy": "-", "points": "-", "95 %": "-"}
-        if images:
-            pairs = list(zip(scores[images], known[images], strict=False))
-            gains = 100 * np.subtract(*np.transpose(pairs))
+        for images, points, low, high in equal_gains(told, arm)[-1:]:
             row |= {"images": f"{images:,}", "accuracy": f"{np.mean(scores[images]):.4f}"}
-            if arm != told.reference and len(gains) > 1:
-                half = sem(gains) * student.ppf(0.975, len(gains) - 1)
-                row |= {"points": f"{gains.mean():+.2f}"}
-                row |= {"95 %": f"{gains.mean() - half:+.2f} to {gains.mean() + half:+.2f}"}
+            if arm != told.reference:
+                row |= {"points": f"{points:+.2f}", "95 %": f"{low:+.2f} to {high:+.2f}"}
         row |= {"best mean": f"{np.mean(scores[best]):.4f}", "at images": f"{best:,}"}
         table.append(row)
     table.sort(key=lambda row: row["best mean"], reverse=True)

@@ -5,7 +5,7 @@
 | formula    | x' = lam x + (1 - lam) x[other], q' = lam q + (1 - lam) q[other],                 |
 |            | lam ~ Beta(alpha, alpha)                                                         |
 | slot       | batch_maps (chain)                                                               |
-| cost       | one read and one write of the batch                                              |
+| cost       | two reads and one write of the batch                                             |
 | pays when  | the net could memorise its training set: long runs, few labels, large nets       |
 | fails when | the run is short: it then slows the learning down                                |
 | meets      | label smoothing (they commute), training accuracy (loses its meaning)            |
