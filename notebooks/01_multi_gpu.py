@@ -130,12 +130,12 @@ say(
 # 4. **Recorded study:** as 3, but how long does it take to reach a target accuracy?
 #
 # On several GPUs, comparison 2 is the one that counts. On a CPU, it is 4, because one process could have had all of the
-# cores. With a single GPU, there is nobody to share with, so the trick cannot gain anything.
+# cores. With a single GPU, there is nothing to share with, so the trick cannot gain anything.
 #
 # ## The problem: one device has a top speed
 #
 # `measure` starts one process per device, times short series of training steps, and returns medians. There are three
-# kinds of series. One device works `alone`. All devices work at the same time but `apart`, each for itself. Or they
+# kinds of series. One device works `alone`. All devices work at the same time but `apart`, each on its own. Or they
 # work `together`: each has its own images, and they average their gradients in every step. `measure` also times the
 # averaging by itself, for 4 bytes and for the whole gradient.
 
@@ -183,7 +183,7 @@ say(
 # %% [markdown]
 # Small batches are slow because some work in each step does not depend on the number of images, such as
 # starting each layer and updating the weights. Every device must do all of it, so a second device can only shorten the
-# time that the images themselves take. The averaging comes on top. Below, we measure how much this is.
+# time that the images themselves take. Averaging adds to this. Below, we measure how much this is.
 #
 # This is why people usually let the batch grow with the number of devices. Goyal et al. 2017 ([arXiv
 # 1706.02677](https://arxiv.org/abs/1706.02677)) trained ResNet-50 on ImageNet in one hour on 256 GPUs, and
@@ -197,6 +197,12 @@ say(
     f"If {devices} devices *share* {middle} images, they are {gains[middle]:.2f} times as fast. If each of "
     f"them *keeps* {middle} images, together they are {kept:.2f} times as fast."
 )
+larger = devices * middle
+if larger in alone and devices * alone[middle] > 1.05 * alone[larger]:
+    say(
+        f"(Alone with {larger} images, one device is {devices * alone[middle] / alone[larger]:.2f} times as fast, so a part "
+        "of this gain comes from the larger batch.)"
+    )
 
 # %% [markdown]
 # With a larger batch, one pass over all training images (an *epoch*) has fewer steps. Chapter 2 asks how well
@@ -361,7 +367,7 @@ say(
 
 # %% [markdown]
 # **Where does the time in a step go?** Several devices that keep their images compute as much as one does alone. If a
-# step takes longer all the same, there are two possible reasons. The devices *compete* for what they share, such as
+# step still takes longer, there are two possible reasons. The devices *compete* for what they share, such as
 # memory. We see this if they work at the same time but apart. The rest is due to *talking*: preparing the message, the
 # all-reduce, and waiting for the slowest device.
 
@@ -380,10 +386,11 @@ from fasttricks.course import median
 competing = median(steps["due to competing"] / steps["alone"])
 talking = median(steps["due to talking"])
 say(
-    f"Single numbers are noisy, so we take medians over all sizes. Competing makes a step **{competing:+.0%}** longer than "
-    f"alone, and talking takes **{talking:.1f} ms** per step. The all-reduce by itself takes {reducing:.1f} ms. "
+    f"Single numbers are noisy, so we take medians over all sizes. Compared with *alone*, competing changes the time of a "
+    f"step by **{competing:+.0%}**, and talking takes **{talking:.1f} ms** per step. The all-reduce by itself takes {reducing:.1f} ms. "
     + (
-        "So **talking costs more than the message**: the rest is DDP's own work and waiting for the slowest device."
+        "So **talking costs more than the message**. The rest is probably the preparation of the message and waiting for "
+        "the slowest device."
         if talking > 1.5 * reducing
         else "So talking costs about as much as the message itself."
     )
@@ -624,7 +631,7 @@ say(
     "Here, each process had a GPU of its own, so there is no such single process."
     if gpus > 1
     else f"Compared with one process that has {owner} to itself, {devices} processes trained {shared}. "
-    f"(The single pairs: {', '.join(f'{ratio:.2f}' for ratio in each)}.) **So {alike}, {worth} in these runs.**"
+    f"(The individual pairs: {', '.join(f'{ratio:.2f}' for ratio in each)}.) **So {alike}, {worth} in these runs.**"
 )
 
 # %% [markdown]
@@ -790,7 +797,7 @@ say(
 # 1. **Fill one device first.** Raise its batch until images per second no longer rise.
 # 2. **Then add devices, and let each keep that batch.** See chapter 2 for the learning rate.
 # 3. **If the whole batch must stay the same, time one device with all of it and with 1/N of it.** The ratio
-#    of the two times is the most that N devices can gain. Competing and talking make it less.
+#    of the two times is the most that N devices can gain. Competing and talking reduce it.
 # 4. **With batch norm, do not let shards get small.** In Wu and He's experiments, the error hardly rose down
 #    to 16 images per GPU. First try smaller shards on one device, with gradient accumulation.
 
