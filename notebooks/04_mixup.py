@@ -519,6 +519,8 @@ for which, texts in at_levels.items():
         if level >= 0.5
         else "**has learned too little to tell**"
     )
+
+# %%
 say(
     "\n".join(
         f"- **{which}** needs {late[which] / late['plain']:.1f} times as many epochs as plain training to predict "
