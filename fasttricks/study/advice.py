@@ -124,7 +124,7 @@ def screened(state: State) -> Part:
         rows.append((arm, pace, rate, f"{best:.3f}", told))
     return Part(
         "Tried alone",
-        ("Each at three rates, then twice as long with a second seed, and with a third where it "
+        ("Each at three rates, then with a second seed, and with a third where it "
          "gained; the validation images chose, so these gains flatter. Those that gain with both "
          "seeds are judged, and added up.",
          *(f"Not tried: {note}" for note in state.plan.notes)),

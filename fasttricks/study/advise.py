@@ -58,7 +58,7 @@ SEEDS = 2  # more, of what has been screened; the second where the first gained
 LEVEL = 0.95
 LEAST = 3  # paired seeds that a verdict needs
 FIRST = 100  # seed of the judged runs
-UNITS, COUNT = 70, 85  # lengths of a run that the time is divided into, and about how many runs
+UNITS, COUNT = 84, 90  # lengths of a run that the time is divided into, and about how many runs
 RUNS, SPEEDS = "advice.jsonl", "machine.json"
 BATCHES = (32, 64, 128, 256, 512)  # whose speed is measured
 
@@ -177,7 +177,7 @@ class State:
 
     @property
     def length(self) -> float:
-        """Seconds of training of a judged run; a screened one has half."""
+        """Seconds of training of a run."""
         paced = [seen for tried, seen in self.log.items() if tried.stage == "pace"]
         beside = median(seen.wall - seen.train for seen in paced)
         return max(0.005 * self.plan.seconds, (self.plan.seconds - COUNT * beside) / UNITS)
@@ -241,7 +241,7 @@ def tries(state: State) -> Iterator[Try]:
     for rate in RATES:
         for arm in plan.arms:
             if not any(tried.rate == rate for tried in state.of("screen", arm)):
-                yield Try("screen", arm, rate, state.images(arm, length / 2), 0)
+                yield Try("screen", arm, rate, state.images(arm, length), 0)
     for seed in range(1, 1 + SEEDS):
         for arm in state.left():
             if not any(tried.seed == seed for tried in state.of("again", arm)):
@@ -250,7 +250,7 @@ def tries(state: State) -> Iterator[Try]:
     total = state.total()
     for rate in RATES if total else ():
         if not any(tried.rate == rate for tried in state.of("sum", total)):
-            yield Try("sum", total, rate, state.images(total, length / 2), 0)
+            yield Try("sum", total, rate, state.images(total, length), 0)
     arms = state.candidates()
     if not arms:
         return
