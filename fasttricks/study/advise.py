@@ -126,7 +126,7 @@ class Plan:
     def question(self) -> dict[str, Any]:
         """What is asked, in plain values: runs that answer another question are of no use."""
         asked = {"data": self.data.name, "images": self.data.fingerprint, "model": self.model}
-        return {**asked, "image_size": self.image_size, "seconds": self.seconds}
+        return {**asked, "image_size": self.image_size, "seconds": self.seconds, "units": UNITS}
 
     def recipe(self, arm: str, rate: float = 1.0) -> Recipe:
         """The recipe of an arm, its learning rate multiplied."""
