@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fasttricks.study.runs as runner
-from fasttricks import BASELINE, SEVEN, train
+from fasttricks import BASELINE, SEVEN, load, train
 from fasttricks.__main__ import main
 from fasttricks.budget import BUDGETS
 from fasttricks.recipe import name_of
@@ -226,6 +226,22 @@ def test_a_study_without_cold_walls_starts_no_processes_and_shows_none(file, tmp
     assert not any(fresh for _, _, _, fresh, _, _ in made)
 
 
+def test_a_refresh_changes_the_averages_of_batch_norm_and_no_weight():
+    data = load().subset(2000)
+    data = replace(data, val=data.val[:1000])
+    run = train(replace(BASELINE, lr=0.01), data, images=2560, seed=0, budget="smoke")
+    before = {name: value.clone() for name, value in run.net.state_dict().items()}
+    again = runner.refreshed(run, data)
+    assert again.val_accuracy != run.val_accuracy
+    assert again.curve == [*run.curve[:-1], [*run.curve[-1][:2], again.val_accuracy]]
+    assert runner.refreshed(run, data).val_accuracy == again.val_accuracy
+    changed = {
+        name for name, value in run.net.state_dict().items() if (value != before[name]).any()
+    }
+    assert changed
+    assert not changed & {name for name, _ in run.net.named_parameters()}
+
+
 def test_fewer_turns_than_seeds_in_the_last_round(file, tmp_path, made):
     few = STUDY.replace("target =", "turns = 1\ntarget =")
     file.write_text(few, encoding="utf-8")
@@ -374,6 +390,7 @@ WRONG = {
     "fewer": ("[3000, 8000, 3]", "[3000, 8000, 5]", "no more seeds"),
     "turns": ("seeds = 4", "seeds = 4\nturns = 0", "turns"),
     "alike": ("seeds = 4", "seeds = 4\nalike = true", "turns"),
+    "refresh": ("seeds = 4", "seeds = 4\nrefresh = true", "cold = false"),
     "target": ("target = 0.8\n", "", "pilot"),
     "optimizer": ('["adamw"]', '["lion"]', "lion"),
     "tuned": ("[tuning.whole]", "[tuning.half]", "tuning"),
@@ -551,7 +568,7 @@ def test_the_declared_studies_are_whole():
         study = read_study(path)
         assert isinstance(study, Study)
         fewer = {"gpu": 3, "letters": 5, "schedules": 5, "batches": 5}
-        assert study.seeds >= fewer.get(path.stem, 10)
+        assert study.seeds >= fewer.get(path.stem.removesuffix("-refreshed"), 10)
         counts = [len([n for n in study.tuned if n.startswith(arm)]) for arm in study.tuning]
         assert len(set(counts)) <= 1, "as many trials for the one as for the other"
         own = {seed for arm in study.arms for seed in study.seeds_of(arm)}

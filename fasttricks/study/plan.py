@@ -59,6 +59,7 @@ class Study:
     cold: bool = True  # each run of the last round is a new process; else there is no cold wall
     turns: int | None = None  # seeds in the last round, whose paces all share; all unless given
     alike: bool = False  # an image costs the same in all arms, so that they share the mean pace
+    refresh: bool = False  # batch norm averages anew before the validation, off the clock
     beside: list[str] = field(default_factory=list)  # arms that are compared with every peer
     tested: list[str] = field(default_factory=list)  # arms that the test images judge in the end
     plain: dict[str, Any] = field(default_factory=dict)  # settings that differ from BASELINE's
@@ -78,6 +79,8 @@ class Study:
             raise ValueError("turns: it must be 1 or more, and no more than seeds.")
         if self.alike and self.turns is None:
             raise ValueError("alike: it needs turns, which are then as many for all arms.")
+        if self.refresh and self.cold:
+            raise ValueError("refresh: it needs cold = false, for new processes keep no network.")
         if self.target is None and set(self.pilot) != {"images", "seeds"}:
             raise ValueError("target: it must be given, or a pilot with images and seeds.")
         listed = {self.reference, *self.curves, *self.steps, *self.tested}

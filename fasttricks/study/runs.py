@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch.optim.swa_utils import update_bn
+
 from .. import machine
 from ..budget import BUDGETS
 from ..checks import arguments, check
 from ..data import Data
+from ..loop import accuracy
 from ..record import Run
 from ..sources import load
 from ..train import train
@@ -32,6 +35,7 @@ from .plan import (
 )
 
 RUNS = "runs.jsonl"  # the records of a study, in its folder
+SEEN = 2_000  # training images from which batch norm averages anew
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ def make(
     if kind == TUNE:
         data = replace(data, train=data.train[:-HELD], val=data.train[-HELD:])
     try:
-        return train(
+        run = train(
             study.recipe(trial.arm),
             data,
             images=trial.images,
@@ -202,6 +206,17 @@ def make(
     except FloatingPointError as error:
         print(f"{trial.arm}, seed {trial.seed}: {error} The record says so.")
         return Broken(trial.images, trial.seed, str(error), machine.hardware())
+    return refreshed(run, data) if study.refresh else run
+
+
+def refreshed(run: Run, data: Data) -> Run:
+    """The run, validated once more after batch norm has averaged anew; the weights stay."""
+    here = data.to(next(run.net.parameters()).device, run.image_size)
+    update_bn((here.normalise(x) for x in here.train.x[:SEEN].split(500)), run.net)
+    found = accuracy(run.net, here, here.val, run.recipe)
+    images, seconds, _ = run.curve[-1]
+    curve = [*run.curve[:-1], [images, seconds, found]]
+    return replace(run, val_accuracy=found, curve=curve)
 
 
 def expected(trial: Trial, found: Found) -> float:
