@@ -35,8 +35,7 @@ def gained(
         return f"{abs(mean):.1f} points {'higher' if mean > 0 else 'lower'} ({whose})"
     spread = f"{min(points):+.1f} to {max(points):+.1f}"
     seen = f"one seed: {mean:+.1f}" if count == 1 else f"{count} seeds: {spread}"
-    word = "about the same" if max(map(abs, points)) < 2 * CLEAR else "undecided"
-    return f"{word} ({seen} points)"
+    return f"no clear difference ({seen} points)"
 
 
 def clear(seeds: int) -> float:
