@@ -350,9 +350,12 @@ def trials(study: Study, found: Found) -> Iterator[Trial]:
     if todo:
         return
     ends = {arm: found_length(study, arm, found) for arm in study.arms}
+    # What never arrives needs a pace, too, unless all share one: its longest run bounds its time.
+    longest = {arm: study.length(arm, part_of_ladder(study, arm, found)[-1]) for arm in ends}
+    paced = {arm: end or (None if study.alike else longest[arm]) for arm, end in ends.items()}
     untimed = [arm for arm in study.arms if not (study.turns and last_round(study, arm, found))]
-    for kind, names in ((LAST, untimed), (TEST, study.tested)):
-        rounds = [(f"{kind} {arm}", ends[arm]) for arm in names if ends[arm]]
+    for kind, names, images in ((LAST, untimed, paced), (TEST, study.tested, ends)):
+        rounds = [(f"{kind} {arm}", images[arm]) for arm in names if images[arm]]
         yield from lacking(study, rounds, found)
 
 
