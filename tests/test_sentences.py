@@ -11,7 +11,10 @@ GAINED = {
     "win": (([0.90, 0.91, 0.90], [0.87, 0.88, 0.86]), "3.3 points higher (all 3 seeds)"),
     "loss": (([0.87, 0.88], [0.90, 0.91]), "3.0 points lower (both seeds)"),
     "tie": (([0.90, 0.91], [0.91, 0.90]), "no clear difference (2 seeds: -1.0 to +1.0 points)"),
-    "hardly": (([0.901, 0.911], [0.900, 0.910]), "no clear difference (2 seeds: +0.1 to +0.1 points)"),
+    "hardly": (
+        ([0.901, 0.911], [0.900, 0.910]),
+        "no clear difference (2 seeds: +0.1 to +0.1 points)",
+    ),
     "apart": (([0.90, 0.91], [0.85, 0.92]), "no clear difference (2 seeds: -1.0 to +5.0 points)"),
     "one win": (([0.90], [0.88]), "2.0 points higher (one seed)"),
     "one tie": (([0.90], [0.895]), "no clear difference (one seed: +0.5 points)"),

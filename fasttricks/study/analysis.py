@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,8 @@ def ratio(arm: Arm, other: Arm, target: float, clock: str = "train") -> Estimate
     """How many times as fast as the other an arm is to the target.
 
     Seeds are paired, so that only those count that both have. Where one of the two is not at the
-    target within its lengths, a bound is all that is known.
+    target within its lengths, a bound is all that is known: its longest run beside the upper end
+    of the other's interval.
     """
     seeds = min(len(arm.pace), len(other.pace))
     arm, other = arm.first(seeds), other.first(seeds)
@@ -49,14 +51,14 @@ def ratio(arm: Arm, other: Arm, target: float, clock: str = "train") -> Estimate
     least = lasts.images[-1] * math.exp(np.log(lasts.pace).mean())
     if clock == "wall":
         least += lasts.rest.mean()
-    bound = float(math.exp(arrives.costs(target, clock)[0]) / least)
+    bound = estimate(arrives.costs(target, clock)).high / least
     return Estimate(0.0, 0.0, bound) if theirs else Estimate(math.inf, 1 / bound, math.inf)
 
 
 def compare(
-    name: str, arm: Arm, against: str, other: Arm, target: float, ended: float = math.nan
+    name: str, arm: Arm, against: str, other: Arm, target: float, ended: Sequence[float] = ()
 ) -> Finding:
-    """An arm's finding, as if it were the only one; `ended` is what its last round ended at."""
+    """An arm's finding, as if it were the only one; `ended`: accuracies of runs of that length."""
     arrives = math.isfinite(arm.curve.images(target))
     never = Estimate(math.inf, float(arm.images[-1]), math.inf)
     return Finding(
@@ -64,7 +66,8 @@ def compare(
         against=against,
         images=estimate(arm.costs(target, "images")) if arrives else never,
         most=int(arm.images[-1]),
-        accuracy=ended if arrives else float(arm.curve.at(arm.images[-1])),
+        accuracy=mean(ended or [math.nan]) if arrives else float(arm.curve.at(arm.images[-1])),
+        checks=len(ended),
         seeds=arm.accuracy.shape[1],
         train=estimate(arm.costs(target)).value if arrives else math.inf,
         wall=estimate(arm.costs(target, "wall")).value

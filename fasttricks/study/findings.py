@@ -17,7 +17,7 @@ from ..data import ROOT
 RESULTS = ROOT / "results"
 FINDINGS = "findings.json"
 COVERAGE = "coverage.json"  # how often a study's intervals hold, beside its findings
-SCHEMA = 3
+SCHEMA = 4
 NARROW = 0.9  # the least that a 95 % interval must hold to be trusted
 CLOSE = 0.3  # points that the last round may end beside the target, and more if it is noisy
 
@@ -46,7 +46,8 @@ class Finding:
     against: str
     images: Estimate  # until the target; infinite where it was not reached
     most: int  # images of the longest run that was tried
-    accuracy: float  # mean of the last round, or the curve's after the most images
+    accuracy: float  # mean of runs of that length, or the curve's after the most images
+    checks: int  # how many runs have that length
     seeds: int
     train: float  # seconds until the target
     wall: float  # not a number where the study has no cold walls
@@ -193,11 +194,11 @@ def trusted(study: str, results: Path = RESULTS) -> str:
 
 
 def ended(told: Published) -> str:
-    """How the reference's last round ended, which no fit has read, and what that means."""
+    """How the reference ended in runs of that length, which no fit has read, and what it means."""
     (start,) = told.of(told.reference) or (None,)
     if start is None or not start.arrives or math.isnan(start.accuracy):
         return ""
-    points, runs = 100 * (start.accuracy - told.target), min(told.turns, start.seeds)
+    points, runs = 100 * (start.accuracy - told.target), start.checks
     _, *alike = min(
         told.accuracies[told.reference], key=lambda row: abs(math.log(row[0] / start.images.value))
     )
@@ -209,8 +210,8 @@ def ended(told: Published) -> str:
         f"suggests that its time is {'over' if points > 0 else 'under'}estimated"
     )
     return (
-        f"A check: in the last round, {told.reference} ended at a mean validation accuracy of "
-        f"{start.accuracy:.4f} (n = {runs}), {meaning}."
+        f"A check: {runs} runs of that length, which the curve has not seen, ended at a mean "
+        f"validation accuracy of {start.accuracy:.4f} with {told.reference}, {meaning}."
     )
 
 

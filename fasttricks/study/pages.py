@@ -60,7 +60,7 @@ def as_table(
                 "95 % of images": f"{row.images.low:,.0f} to {row.images.high:,.0f}"
                 if row.arrives
                 else f"at {row.accuracy:.4f} then",
-                "accuracy in the last round": f"{row.accuracy:.4f}"
+                "accuracy at that length": f"{row.accuracy:.4f}"
                 if row.arrives and not math.isnan(row.accuracy)
                 else "-",
                 "train s": seconds(row.train),

@@ -365,11 +365,11 @@ def found_length(study: Study, arm: str, found: Found) -> int | None:
     return study.whole_batches(arm, images) if math.isfinite(images) else None
 
 
-def ended(study: Study, arm: str, found: Found) -> float:
-    """The mean validation accuracy of the runs at that length, which no fit reads."""
+def ended(study: Study, arm: str, found: Found) -> list[float]:
+    """The validation accuracies of the runs at that length, which no fit reads."""
     length = found_length(study, arm, found)
     runs = found.get((f"{LAST} {arm}", length)) or found.get((f"{TEST} {arm}", length), {})
-    return mean(run.val_accuracy for run in runs.values()) if runs else math.nan
+    return [run.val_accuracy for run in runs.values()]
 
 
 def lacking(study: Study, lengths: list[tuple[str, int]], found: Found) -> Iterator[Trial]:
