@@ -31,7 +31,7 @@ from namespaces import CABLE, Machine, Missing, call, together, two_machines
 RATES = (10, 20, 50, 100, 200, 500, 1000)  # Mbit/s
 FITTED = 100  # the rate that `hidden` is fitted on
 FREE = "no limit"  # the link that the overhead is fitted on
-WORSE = {"5 ms later": "netem delay 5ms", "1 % lost": "netem loss 1%"}  # what tc is told
+WORSE = {"5 ms later": "netem delay 5ms", "1% lost": "netem loss 1%"}  # what tc is told
 BATCHES = (128, 512)  # images a step, half of them on each machine
 TOLERANCE = 0.20  # the error that a useful model may have
 ALONE = "not talking"  # the same two processes, each with its shard, without averaging

@@ -3,8 +3,8 @@
     python bench/take_home.py [--seeds 5]
 
 A script draws other random numbers than the package, so runs of one seed are no pairs. Two means
-are called equivalent where the 90 % interval of their difference lies within half a point (two
-one-sided tests of 5 %, Schuirmann 1987).
+are called equivalent where the 90% interval of their difference lies within half a point (two
+one-sided tests of 5%, Schuirmann 1987).
 """
 
 import argparse
@@ -55,7 +55,7 @@ def run_script(name: str, seed: int, folder: Path) -> tuple[float, float]:
 
 
 def difference(own: list[float], other: list[float]) -> tuple[float, float, float]:
-    """Of two means in points, with its 90 % interval (Welch 1947)."""
+    """Of two means in points, with its 90% interval (Welch 1947)."""
     a, b = 100 * np.array(own), 100 * np.array(other)
     errors = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
     freedom = sum(errors) ** 2 / sum(e**2 / (len(a) - 1) for e in errors)
@@ -86,7 +86,7 @@ def main(seeds: int) -> None:
             )
             print(
                 f"{script}.py, {images:,} images, {seeds} seeds: accuracy {np.mean(own):.4f}, "
-                f"the package's {np.mean(other):.4f}; difference {mean:+.2f} points (90 %: "
+                f"the package's {np.mean(other):.4f}; difference {mean:+.2f} points (90%: "
                 f"{low:+.2f} to {high:+.2f}), {alike} within {MARGIN} points; {pace:.0%} of the "
                 f"package's pace"
             )

@@ -39,7 +39,7 @@ def letters(seed: int) -> Data:
 
 
 def noisy(seed: int) -> Data:
-    """Five hundred clothes to train on, 60 % of whose labels are drawn by lot."""
+    """Five hundred clothes to train on, 60% of whose labels are drawn by lot."""
     return spoiled(seed, (500, 0.6), (2000, 0.0), (5000, 0.0))
 
 

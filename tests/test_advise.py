@@ -11,7 +11,7 @@ from fasttricks import load
 from fasttricks.__main__ import main
 from fasttricks.recipe import Recipe
 from fasttricks.study import advise as advise_module
-from fasttricks.study.advice import PAGE, RECIPE, SCRIPT, TEXT, answer, write_advice
+from fasttricks.study.advice import PAGE, RECIPE, SCRIPT, TEXT, answer, screened, write_advice
 from fasttricks.study.advise import (
     RUNS,
     Seen,
@@ -27,7 +27,7 @@ SPEEDS = advise_module.speeds
 
 
 def pretended(gains, noise=0.01, seed=0):
-    """Trains nothing: plain names 70 % rightly, a trick adds its gain; half at a wrong rate."""
+    """Trains nothing: plain names 70% rightly, a trick adds its gain; half at a wrong rate."""
     random = np.random.default_rng(seed)
 
     def make(plan, tried, done):
@@ -56,10 +56,11 @@ def plan():
 
 
 def test_what_pays_is_named(plan, tmp_path):
-    state = advise(plan, tmp_path, pretended({"transfer": 0.05, "mixup": 0.03}))
+    state = advise(plan, tmp_path, pretended({"transfer": 0.05, "mixup": 0.03, "cyclic": -0.03}))
     found = verdicts(state)
     best = recommended(found)
     assert {"transfer", "mixup"} <= set(best.arm.split(" + "))
+    assert state.base == "plain", "one-cycle gains nothing here"
     alone = {verdict.arm: verdict for verdict in found}
     assert alone["transfer"].pays
     assert alone["mixup"].pays
@@ -76,9 +77,24 @@ def test_where_nothing_helps_nothing_is_recommended(plan, tmp_path):
     assert wrong <= 1
 
 
+def test_what_pays_only_where_the_rate_falls_is_found(plan, tmp_path):
+    alone = pretended({"cyclic": 0.02, "mixup": -0.03})
+
+    def make(plan, tried, done):
+        seen = alone(plan, tried, done)
+        if not {"cyclic", "mixup"} <= set(tried.arm.split(" + ")):
+            return seen
+        return pretended({"cyclic": 0.02, "mixup": 0.03}, seed=tried.seed)(plan, tried, done)
+
+    state = advise(plan, tmp_path, make)
+    assert state.base == "cyclic"
+    assert not state.of("screen", "mixup"), "alone, it would be lost"
+    assert {"cyclic", "mixup"} <= set(recommended(verdicts(state)).arm.split(" + "))
+    assert "added to one-cycle" in screened(state).sentences[0]
+
+
 def test_what_costs_is_not_judged_first(plan, tmp_path):
-    state = advise(plan, tmp_path, pretended({"mixup": -0.1, "smoothing": 0.04}))
-    assert "mixup" not in state.left()
+    state = advise(plan, tmp_path, pretended({"mixup": -0.1, "smoothing": 0.04, "cyclic": -0.03}))
     assert len(state.of("again", "mixup")) == 1
     assert not state.of("judge", "mixup")
     assert "smoothing" in recommended(verdicts(state)).arm
@@ -110,7 +126,7 @@ def test_it_goes_on_where_it_was_cut_off(plan, tmp_path):
 
 def test_every_arm_has_equal_seconds_and_as_many_rates(plan, tmp_path):
     state = advise(plan, tmp_path, pretended({"transfer": 0.05}))
-    for arm in plan.arms:
+    for arm in state.tried():
         assert len({tried.rate for tried in state.of("screen", arm)}) == 3
     seconds = [seen.train for tried, seen in state.log.items() if tried.stage == "judge"]
     assert max(seconds) < 1.1 * min(seconds)
@@ -149,7 +165,7 @@ def test_a_folder_answers_one_question(plan, tmp_path):
 
 
 def test_the_page_says_it(plan, tmp_path):
-    state = advise(plan, tmp_path, pretended({"transfer": 0.05}))
+    state = advise(plan, tmp_path, pretended({"transfer": 0.05, "cyclic": -0.03}))
     said = write_advice(state, tmp_path, "my <b>photos")
     assert said.startswith("Train with ")
     page = (tmp_path / PAGE).read_text(encoding="utf-8")

@@ -11,7 +11,17 @@ from fasttricks import BASELINE, SEVEN
 from fasttricks.__main__ import main
 from fasttricks.course import shares
 from fasttricks.models import begin
-from fasttricks.study.limits import flops, limits, matmul_peak, stage_shares, stages
+from fasttricks.study import limits as module
+from fasttricks.study.limits import (
+    Probe,
+    flops,
+    limits,
+    matmul_peak,
+    measure_here,
+    stage_shares,
+    stages,
+    timed,
+)
 
 SIX = sum(SEVEN, start=BASELINE) - "distributed"
 
@@ -28,6 +38,29 @@ def test_operations_are_counted(small):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_peak_is_a_speed(dtype):
     assert 1e8 < matmul_peak(torch.device("cpu"), dtype) < 1e17
+
+
+def test_only_steps_that_count_are_timed(monkeypatch):
+    taken, x = [], torch.zeros(1)
+    monkeypatch.setattr(module, "now", lambda device: float(len(taken)))
+    assert timed(lambda *batch: taken.append(batch), x, x, steps=5, before=3) == 1
+    assert len(taken) == 8
+
+
+def test_every_size_is_timed_once_in_each_round(monkeypatch):
+    """So that a slow moment of the machine spoils a round of all sizes, and not all of one."""
+    seen = []
+
+    def fake(step, x, q, steps, before):
+        seen.append(len(x))
+        return float(len(seen))
+
+    monkeypatch.setattr(module, "timed", fake)
+    found = measure_here(Probe(1, "smoke", [2, 4], [], 2))
+    assert seen == [2, 2, 4, 4] * 3
+    assert found.alone == {2: [5, 9], 4: [7, 11]}
+    assert found.together == {2: [6, 10], 4: [8, 12]}
+    assert found.all_reduce == {}
 
 
 def test_limits_bound_the_loop(small):

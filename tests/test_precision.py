@@ -48,7 +48,7 @@ def test_auto_on_a_cpu(monkeypatch, native):
     trick = MixedPrecision()
     assert trick.choose(CPU) == ("bf16" if native else "fp32")
     assert ("trains in fp32" in trick.note(CPU)) is not native
-    assert ("only imitates bf16" in MixedPrecision("bf16").note(CPU)) is not native
+    assert ("only emulates bf16" in MixedPrecision("bf16").note(CPU)) is not native
     assert MixedPrecision("fp32").note(CPU) == ""
     assert not trick.scaler(CPU).is_enabled()
 

@@ -77,7 +77,7 @@ def test_the_study_of_few_labels_is_said_as_it_came_out(tmp_path, points, word):
     write_json(tmp_path / "few" / FINDINGS, made.to_json())
     said = with_few_labels("mixup", tmp_path)
     assert word in said
-    assert f"**{100 * points:+.2f} points (95 % interval" in said
+    assert f"**{100 * points:+.2f} points (95% interval" in said
 
 
 @pytest.mark.parametrize(

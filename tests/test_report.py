@@ -41,7 +41,7 @@ def made(photos, tmp_path_factory):
 def test_the_page_says_how_good_and_at_what_cost(made):
     text, _ = made
     share, low, high = map(
-        float, re.search(r"([\d.]+)% of the 18 test.*95 %: ([\d.]+)% to ([\d.]+)%", text).groups()
+        float, re.search(r"([\d.]+)% of the 18 test.*95%: ([\d.]+)% to ([\d.]+)%", text).groups()
     )
     assert low < share < high
     assert "with cyclic" in text

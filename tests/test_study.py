@@ -169,9 +169,9 @@ def test_what_is_published_survives_its_file(file, tmp_path, made):
         r"a validation accuracy of 0\.8 as the target: plain training takes (1\.\d+|0\.9\d+|1) s",
         said,
     )
-    assert re.search(r"95 % interval: [\d.]+ to [\d.]+, 4 paired seeds\)", said)
+    assert re.search(r"95% interval: [\d.]+ to [\d.]+, 4 paired seeds\)", said)
     assert re.search(
-        r"to the other six, it makes no clear .*: 1?0?\.?\d+ times as fast \(95 % int", said
+        r"to the other six, it makes no clear .*: 1?0?\.?\d+ times as fast \(95% int", said
     )
     assert "No study" in headline("cyclic", tmp_path)
     text = (tmp_path / "tiny.md").read_text(encoding="utf-8")
@@ -211,8 +211,8 @@ def test_the_simulation_is_printed_and_kept(file, tmp_path, made, capsys):
     bench(file, tmp_path)
     assert main(["report", "--results", str(tmp_path), "--simulate", "5"]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"tiny: whole beside plain: .* hold the truth in \d+\.0% of 5 made-up", said)
-    assert trusted("tiny", tmp_path).startswith("In 5 made-up studies")
+    assert re.search(r"tiny: whole beside plain: .* hold the truth in \d+\.0% of 5 simulated", said)
+    assert trusted("tiny", tmp_path).startswith("In 5 simulated studies")
     assert trusted("tiny", tmp_path) in (tmp_path / "tiny.md").read_text(encoding="utf-8")
     assert main(["report", "--results", str(tmp_path), "--simulate", "0"]) == 2
 

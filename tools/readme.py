@@ -54,7 +54,7 @@ def headline(results: Path = RESULTS) -> str:
     first = (
         f"**All seven tricks train a small network {whole.ratio.value:.1f} times as fast as tuned "
         f"plain training does: {whole.train:.1f} s instead of {plain.train:.1f} s to the same "
-        f"accuracy** (95 % interval of the ratio: {span(whole.ratio)}). That is {small.model} on "
+        f"accuracy** (95% interval of the ratio: {span(whole.ratio)}). That is {small.model} on "
         f"Fashion-MNIST, to {found.target:.2%} of the validation images, with {found.seeds} paired "
         f"seeds, on {found.hardware}. Plain training is AdamW at a constant rate, the best of 24 "
         f"settings. What is behind this number?"
@@ -134,7 +134,7 @@ def on_gpu(found: Published, holds: dict[str, float]) -> str:
 
 
 def narrow(held: float) -> str:
-    """What the share of made-up studies whose 95 % interval held the truth says of it."""
+    """What the share of made-up studies whose 95% interval held the truth says of it."""
     word = "too narrow" if held < 0.93 else "about right"
     return f"{word}: it held the truth in {held:.0%}"
 
@@ -190,8 +190,8 @@ def tricks(results: Path = RESULTS) -> str:
             f"[Kaggle]({kaggle}) | {minutes(file)} |"
         )
     head = (
-        f"| | trick | what it does | alone: times as fast (95 %, n = {alone.seeds}) "
-        f"| with the other six: times as fast (95 %, n = {without.seeds}) "
+        f"| | trick | what it does | alone: times as fast (95%, n = {alone.seeds}) "
+        f"| with the other six: times as fast (95%, n = {without.seeds}) "
         "| verdict here | run | minutes |"
     )
     return "\n".join([head, "| --- " * 8 + "|", *rows])

@@ -48,7 +48,7 @@ def train_arms(
                 arms[name].append(run)
         made = [run for runs in arms.values() for run in runs]
         seconds = sum(run.train_seconds for run in made)
-        turns = f", {len(arms)} arms in turns" if len(arms) > 1 else ""
+        turns = f", {len(arms)} settings taking turns" if len(arms) > 1 else ""
         count = "1 run" if len(made) == 1 else f"{len(made)} runs"
         tell(f"{count}{turns}: {seconds:.0f} s of training")
     return arms

@@ -53,7 +53,7 @@ def circle(
             if number + 1 < len(states):
                 sent = (states[number + 1] != state)[(rank + 1) % n].nonzero()
                 draw_arrow(axes, angle, 2 * math.pi / n, "abcdefgh"[int(sent[0])])
-        axes.set(xlim=(-2.1, 2.1), ylim=(-1.5, 1.7), title=title)
+        axes.set(xlim=(-2.5, 2.5), ylim=(-1.5, 1.7), title=title)
         axes.set_aspect("equal")
         axes.axis("off")
     return figure

@@ -22,7 +22,7 @@ def study_table(
 
     names = arms or [row.arm for row in told.rows]
     shown = as_table(told.of(*names))
-    return shown[["images", "train s", f"times as fast as {told.reference}", "95 %", "verdict"]]
+    return shown[["images", "train s", f"times as fast as {told.reference}", "95%", "verdict"]]
 
 
 def equal_table(
@@ -46,7 +46,7 @@ def with_few_labels(
     arm = f"{told.reference} + {trick}"
     (row,) = told.of(arm)
     ways = [
-        f"{points:+.2f} points (95 % interval: {low:+.2f} to {high:+.2f}) after "
+        f"{points:+.2f} points (95% interval: {low:+.2f} to {high:+.2f}) after "
         f"{images / told.labels:.0f} epochs"
         for images, points, low, high in equal_gains(told, arm)
     ]
@@ -71,7 +71,7 @@ def on_test_images(told: Published, arm: str) -> str:
         "clearly higher" if low > 0 else "clearly lower" if high < 0 else "no clear difference"
     )
     return (
-        f"{known:.4f} for {told.reference} and {own:.4f} for {arm} ({points:+.2f} points, 95 % "
+        f"{known:.4f} for {told.reference} and {own:.4f} for {arm} ({points:+.2f} points, 95% "
         f"interval: {low:+.2f} to {high:+.2f}, n = {len(pairs)}): **{meaning}**"
     )
 
@@ -86,7 +86,7 @@ def gain_by_epochs(*tricks: str, results: Path = RESULTS) -> Figure:
             *equal_gains(told, f"{told.reference} + {trick}"), strict=True
         )
         lines[trick] = ([images / told.labels for images in lengths], points, low, high)
-    title = f"{told.labels:,} labels, mean of {told.seeds} seeds, bands: 95 % intervals"
+    title = f"{told.labels:,} labels, mean of {told.seeds} seeds, bands: 95% intervals"
     figure = plot(
         {trick: line[:2] for trick, line in lines.items()},
         "epochs in the run", "accuracy gain over one-cycle, points", title, marks=True,

@@ -26,15 +26,15 @@ def column(runs: Sequence[Run], reference: Sequence[Run]) -> dict[str, str]:
     """What the table says of one arm."""
     found = sorted(run.val_accuracy for run in runs)
     return {
-        "seconds to target, train clock": written(seconds_to_target(runs), "never"),
-        "seconds to target, cold wall": written(seconds_to_target(runs, "wall_seconds"), "never"),
+        "seconds, train clock": written(seconds_to_target(runs), "never"),
+        "seconds, total time": written(seconds_to_target(runs, "wall_seconds"), "never"),
         "images seen": f"{runs[0].images_seen:,}",
         "images a second": f"{median([run.images_per_second for run in runs]):,.0f}",
         "validation accuracy, mean": f"{mean_accuracy(runs):.4f}",
         "lowest and highest": f"{found[0]:.4f} {found[-1]:.4f}",
         "speed-up, train clock": written(speed_up(runs, reference), "-"),
-        "95 % interval of that": speed_up_interval(runs, reference),
-        "speed-up, cold wall": written(speed_up(runs, reference, "wall_seconds"), "-"),
+        "95% interval of that": "-" if runs is reference else speed_up_interval(runs, reference),
+        "speed-up, total time": written(speed_up(runs, reference, "wall_seconds"), "-"),
         "processes, precision": f"{runs[0].processes}, {runs[0].precision}",
         "runs": str(len(runs)),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import machine
 from ..files import replacing, write_json
-from .advise import LEAST, SPEEDS, State, Verdict, recommended, verdicts
+from .advise import BASE, LEAST, SPEEDS, State, Verdict, recommended, verdicts
 from .report import document, escaped, paragraph, table
 from .take_home import script
 
@@ -41,7 +41,7 @@ class Part:
 def interval(verdict: Verdict) -> str:
     """The gain and its interval."""
     return (
-        f"{verdict.gain:+.1f} points (95 %: {verdict.low:+.1f} to {verdict.high:+.1f}, "
+        f"{verdict.gain:+.1f} points (95%: {verdict.low:+.1f} to {verdict.high:+.1f}, "
         f"{verdict.seeds} seeds)"
     )
 
@@ -113,20 +113,26 @@ def measured(folder: Path) -> Part:
 
 
 def screened(state: State) -> Part:
-    """What was tried first, alone."""
+    """What was tried first, and what was added to it."""
+    begun, does = (
+        ("one-cycle", "gains") if state.base == BASE else ("plain training", "gains nothing")
+    )
     rows = []
-    for arm in state.plan.arms:
+    for arm in state.tried():
         runs, gains = state.of("screen", arm), state.gains(arm)
         best = max((seen.accuracy for seen in runs.values()), default=float("nan"))
         told = ", ".join(f"{gain:+.1f}" for gain in gains) if arm != "plain" else ""
-        pace = f"{state.images_a_second(arm):,.0f}" if state.of("pace", arm) else ""
+        pace = f"{state.images_a_second(arm):,.0f}" if runs else ""
         rate = f"{state.best_rate(arm):.2g}" if runs else ""
         rows.append((arm, pace, rate, f"{best:.3f}", told))
     return Part(
-        "Tried alone",
-        ("Each at three rates, then with a second seed, and with a third where it "
-         "gained; the validation images chose, so these gains flatter. Those that gain with both "
-         "seeds are judged, and added up.",
+        "Tried",
+        (f"One-cycle is tried first, because some tricks pay only with a schedule. It {does}, so "
+         f"the other tricks are added to {begun}. Each is tried at three rates, then with a second "
+         f"seed, and with a third where it gains so far.",
+         "Gains are those over what a trick is added to. The validation images chose, so these "
+         "gains flatter. All that gain in the mean are added up; the sum and the best of them are "
+         "judged.",
          *(f"Not tried: {note}" for note in state.plan.notes)),
         ("recipe", "images a second", "best rate", "validation accuracy", "gains, points"),
         tuple(rows),

@@ -1,11 +1,12 @@
 """Which of the seven tricks pay on your data and your machine, in the minutes that you give.
 
 Every recipe trains for equally many seconds, at a learning rate that was chosen from as many for
-all. First each trick is tried alone, then those that look good are added up, judged by the
-validation images. What is left then trains beside plain training, with other seeds, and is judged
-by the test images, which no choice has read. A trick pays where the interval of its gain, over
-seeds and over images, is clear of zero; the interval is widened by the number of recipes that are
-judged (Bonferroni).
+all. First one-cycle is tried, for other tricks may pay only where the rate falls (mixup does so);
+then each other trick is added to it, or to plain training where one-cycle gains nothing; then those
+that look good are added up, judged by the validation images. What is left then trains beside plain
+training, with other seeds, and is judged by the test images, which no choice has read. A trick pays
+where the interval of its gain, over seeds and over images, is clear of zero; the interval is
+widened by the number of recipes that are judged (Bonferroni).
 
 Every run is a line of a file, so that what was cut off goes on where it was.
 """
@@ -53,12 +54,13 @@ TRIED = (  # settings for data that nothing is known of
     MixedPrecision(),
 )
 RATES = (1 / 3, 1.0, 3.0)  # times the recipe's
-KEPT = 3  # tricks that are judged alone, beside their sum
-SEEDS = 2  # more, of what has been screened; the second where the first gained
+BASE = "cyclic"  # the trick that is tried first; where it gains, the others are added to it
+KEPT = 2  # tricks that are judged one by one, beside the sum of all that look good
+SEEDS = 2  # more, of what has been screened; the second where the mean gained so far
 LEVEL = 0.95
 LEAST = 3  # paired seeds that a verdict needs
 FIRST = 100  # seed of the judged runs
-UNITS, COUNT = 84, 90  # lengths of a run that the time is divided into, and about how many runs
+UNITS, COUNT = 80, 86  # lengths of a run that the time is divided into, and about how many runs
 RUNS, SPEEDS = "advice.jsonl", "machine.json"
 BATCHES = (32, 64, 128, 256, 512)  # whose speed is measured
 
@@ -202,33 +204,48 @@ class State:
         found = self.of("screen", arm) or self.of("sum", arm)
         return max(found, key=lambda tried: found[tried].accuracy).rate
 
+    @property
+    def base(self) -> str:
+        """What the other tricks are added to."""
+        return BASE if self.gained(BASE) else "plain"
+
+    def tried(self) -> list[str]:
+        """The recipes that are tried: plain, one-cycle, and the other tricks added to the base."""
+        others = [arm for arm in self.plan.arms if arm not in ("plain", BASE)]
+        return ["plain", BASE, *(self.added(other) for other in others)]
+
+    def added(self, *tricks: str) -> str:
+        """The sum of the base and these tricks, in chapter order."""
+        parts = {self.base, *tricks} - {"plain"}
+        return " + ".join(arm for arm in self.plan.arms if arm in parts) or "plain"
+
     def gains(self, arm: str) -> list[float]:
-        """Points of validation accuracy above plain training, one per seed of `again`."""
-        own, plain = (
-            {t.seed: s.accuracy for t, s in self.of("again", name).items()}
-            for name in (arm, "plain")
-        )
-        return [100 * (own[seed] - plain[seed]) for seed in sorted(set(own) & set(plain))]
+        """Points of validation accuracy above what the arm is added to, one per seed; none before
+        the second."""
+        own, other = (self.by_seed(name) for name in (arm, "plain" if arm == BASE else self.base))
+        seeds = sorted(set(own) & set(other))
+        return [100 * (own[seed] - other[seed]) for seed in seeds] if len(seeds) > 1 else []
 
-    def good(self) -> list[str]:
-        """The tricks that gained something with every seed, the largest gain first."""
-        found = {arm: self.gains(arm) for arm in self.plan.arms if arm != "plain"}
-        some = [arm for arm, gains in found.items() if gains and min(gains) > 0]
-        return sorted(some, key=lambda arm: -mean(found[arm]))
+    def by_seed(self, arm: str) -> dict[int, float]:
+        """Validation accuracy: the best that was screened, and what came with other seeds."""
+        best = [seen.accuracy for seen in self.of("screen", arm).values()]
+        more = {tried.seed: seen.accuracy for tried, seen in self.of("again", arm).items()}
+        return {0: max(best), **more} if best else more
 
-    def left(self) -> list[str]:
-        """Arms that are worth another seed: plain, and those that no seed has spoken against."""
-        arms = self.plan.arms
-        return [arm for arm in arms if arm == "plain" or all(g > 0 for g in self.gains(arm))]
+    def gained(self, arm: str) -> bool:
+        """Whether the arm gained something in the mean of its seeds."""
+        return mean(self.gains(arm) or [0.0]) > 0
 
-    def total(self) -> str:
-        """The sum of all good tricks, in chapter order; empty for fewer than two."""
-        good = [arm for arm in self.plan.arms if arm in self.good()]
-        return " + ".join(good) if len(good) > 1 else ""
+    def left(self, arms: list[str]) -> list[str]:
+        """Those of the arms that are worth another seed."""
+        return [arm for arm in arms if not self.gains(arm) or self.gained(arm)]
 
     def candidates(self) -> list[str]:
-        """What is judged beside plain training: the best tricks alone, and their sum."""
-        return [*self.good()[:KEPT], *filter(None, [self.total()])]
+        """What is judged beside plain training: the base, the best that were added, their sum."""
+        others = [arm for arm in self.tried()[2:] if self.gained(arm)]
+        best = sorted(others, key=lambda arm: -mean(self.gains(arm)))[:KEPT]
+        total = self.added(*(part for arm in others for part in arm.split(" + ")))
+        return [arm for arm in dict.fromkeys([self.base, *best, total]) if arm != "plain"]
 
 
 def tries(state: State) -> Iterator[Try]:
@@ -237,23 +254,15 @@ def tries(state: State) -> Iterator[Try]:
     for arm, recipe in plan.arms.items():
         if not state.of("pace", arm):
             yield Try("pace", arm, 1.0, 20 * recipe.global_batch, 0)
-    length = state.length
-    for rate in RATES:
-        for arm in plan.arms:
-            if not any(tried.rate == rate for tried in state.of("screen", arm)):
-                yield Try("screen", arm, rate, state.images(arm, length), 0)
-    for seed in range(1, 1 + SEEDS):
-        for arm in state.left():
-            if not any(tried.seed == seed for tried in state.of("again", arm)):
-                images = state.images(arm, length)
-                yield Try("again", arm, state.best_rate(arm), images, seed)
-    total = state.total()
-    for rate in RATES if total else ():
-        if not any(tried.rate == rate for tried in state.of("sum", total)):
-            yield Try("sum", total, rate, state.images(total, length), 0)
+    yield from tuned(state, "screen", ["plain", BASE])
+    yield from again(state, "plain", [BASE])
+    yield from tuned(state, "screen", state.tried()[2:])
+    yield from again(state, state.base, state.tried()[2:])
     arms = state.candidates()
+    yield from tuned(state, "sum", [arm for arm in arms if not state.of("screen", arm)])
     if not arms:
         return
+    length = state.length
     counts = {arm: len(state.of("judge", arm)) for arm in ["plain", *arms]}
     turn = min(counts.values())
     if max(counts.values()) > turn or state.spent() + len(counts) * length < plan.seconds:
@@ -261,6 +270,23 @@ def tries(state: State) -> Iterator[Try]:
             if count == turn:
                 images = state.images(arm, length)
                 yield Try("judge", arm, state.best_rate(arm), images, FIRST + turn)
+
+
+def tuned(state: State, stage: str, arms: list[str]) -> Iterator[Try]:
+    """Every arm at every rate."""
+    for rate in RATES:
+        for arm in arms:
+            if not any(tried.rate == rate for tried in state.of(stage, arm)):
+                yield Try(stage, arm, rate, state.images(arm, state.length), 0)
+
+
+def again(state: State, beside: str, arms: list[str]) -> Iterator[Try]:
+    """More seeds of the arms that still look good, and of what they are compared with."""
+    for seed in range(1, 1 + SEEDS):
+        for arm in [beside, *state.left(arms)]:
+            if not any(tried.seed == seed for tried in state.of("again", arm)):
+                images = state.images(arm, state.length)
+                yield Try("again", arm, state.best_rate(arm), images, seed)
 
 
 @dataclass(frozen=True)

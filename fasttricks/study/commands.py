@@ -144,7 +144,7 @@ def simulate(folder: Path, study: "Study", found: "Found", count: int) -> None:
     for arm, (bias, share) in told.items():
         print(
             f"{folder.name}: {arm} beside {study.against(arm)}: bias of the ratio {bias:+.1%}, "
-            f"95 % intervals hold the truth in {share:.1%} of {count:,} made-up studies"
+            f"95% intervals hold the truth in {share:.1%} of {count:,} simulated studies"
         )
     kept = {
         "studies": count,

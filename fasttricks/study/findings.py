@@ -18,13 +18,13 @@ RESULTS = ROOT / "results"
 FINDINGS = "findings.json"
 COVERAGE = "coverage.json"  # how often a study's intervals hold, beside its findings
 SCHEMA = 4
-NARROW = 0.9  # the least that a 95 % interval must hold to be trusted
+NARROW = 0.9  # the least that a 95% interval must hold to be trusted
 CLOSE = 0.3  # points that the last round may end beside the target, and more if it is noisy
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A positive number with its 95 % interval, and how likely it is so far from 1 by chance."""
+    """A positive number with its 95% interval, and how likely it is so far from 1 by chance."""
 
     value: float
     low: float
@@ -187,9 +187,9 @@ def trusted(study: str, results: Path = RESULTS) -> str:
     narrow = [arm for arm, share in holds.items() if share < NARROW]
     few = f" So do not trust the intervals of {', '.join(narrow)}: they are too narrow."
     return (
-        f"In {stored['studies']:,} made-up studies, whose truth is known, the 95 % intervals held "
-        f"it in {holds[worst]:.1%} ({worst}) to {holds[best]:.1%} ({best}) of them, and ratios "
-        f"were {min(off):+.1%} to {max(off):+.1%} off on average." + few * bool(narrow)
+        f"In {stored['studies']:,} simulated studies with a known truth, the 95% intervals "
+        f"contained it in {holds[worst]:.1%} ({worst}) to {holds[best]:.1%} ({best}) of them, and "
+        f"ratios were {min(off):+.1%} to {max(off):+.1%} off on average." + few * bool(narrow)
     )
 
 
@@ -236,6 +236,8 @@ def headline(
                 f"{'With' if found else 'with'} the other six tricks, training {took(both[1])}, "
                 f"and with all seven it {took(both[0], both[1])}. "
                 f"So **{outcome(both[1], JOINED)}**."
+                + " (On one GPU, distributed has nothing to do.)"
+                * study.hardware.startswith("1 x")
             )
         if found:
             which = f", {study.about}" if study.about else ""
@@ -266,7 +268,7 @@ def outcome(row: Finding, words: dict[str, str]) -> str:
         return verdict
     if words is JOINED:
         ratio = ratio.inverse
-    interval = f"95 % interval: {span(ratio)}, {row.seeds} paired seeds"
+    interval = f"95% interval: {span(ratio)}, {row.seeds} paired seeds"
     told = f"{verdict}: {times(ratio.value)} times as fast ({interval})"
     if not row.wavers:
         return told

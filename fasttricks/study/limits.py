@@ -4,7 +4,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,25 +28,44 @@ from ..tricks.precision import DTYPES
 ROUNDS = 7
 
 
-def resident(
-    recipe: Recipe, net: torch.nn.Module, data: Data, steps: int, world: World = ALONE
-) -> float:
-    """Images a second of forward, backward and step alone, the same batch every time."""
-    device, batch = data.train.y.device, recipe.global_batch
-    drawn = next(data.draws(batch, torch.Generator().manual_seed(0)))
-    x, q = data.batch(*(world.shard(values) for values in drawn))
+def stepper(
+    recipe: Recipe, net: torch.nn.Module, device: torch.device, world: World = ALONE
+) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    """One training step with a batch that is ready: forward, backward, and the optimiser's step."""
     optimizer, scaler = optimizer_for(recipe, net), recipe.precision.scaler(device)
     wrapped = world.wrap(net, recipe.precision.choose(device))
-    for step in range(-2, steps):  # two do not count: the optimiser and DDP set up in them
-        if step == 0:
-            started = now(device)
+
+    def step(x: torch.Tensor, q: torch.Tensor) -> None:
         with recipe.precision.autocast(device):
             loss = cross_entropy(wrapped(x), q)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
-    return steps * batch / (now(device) - started)
+
+    return step
+
+
+def timed(
+    step: Callable[[torch.Tensor, torch.Tensor], None],
+    x: torch.Tensor,  # (N, C, H, W) images, the same in every step
+    q: torch.Tensor,  # (N, K) their target probabilities
+    steps: int,  # that count
+    before: int = 2,  # that do not: the optimiser and DDP set up in their first two
+) -> float:
+    """Mean seconds of a step."""
+    for number in range(-before, steps):
+        if number == 0:
+            started = now(x.device)
+        step(x, q)
+    return (now(x.device) - started) / steps
+
+
+def resident(recipe: Recipe, net: torch.nn.Module, data: Data, steps: int) -> float:
+    """Images a second of forward, backward and step alone, the same batch every time."""
+    device, batch = data.train.y.device, recipe.global_batch
+    x, q = data.batch(*next(data.draws(batch, torch.Generator().manual_seed(0))))
+    return batch / timed(stepper(recipe, net, device), x, q, steps)
 
 
 @dataclass(frozen=True)
@@ -188,17 +207,16 @@ class Probe:
     budget: str
     batches: Sequence[int]  # images of a step in each process
     sizes: Sequence[int]  # bytes of an all-reduce
-    rounds: int  # turns that count
+    rounds: int  # that count
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """Median seconds of a plain step by images in each process, of an all-reduce by bytes."""
+    """Seconds of a plain step, by images in each process; of an all-reduce, by bytes; per round."""
 
-    alone: dict[int, float]  # the first process computes, the others wait
-    apart: dict[int, float]  # all compute at the same time, each for itself
-    together: dict[int, float]  # all compute, and average their gradients
-    all_reduce: dict[int, float]
+    alone: dict[int, list[float]]  # the first process computes, the others wait
+    together: dict[int, list[float]]  # all compute, each its own images, and average gradients
+    all_reduce: dict[int, list[float]]
 
 
 def measure(
@@ -208,7 +226,7 @@ def measure(
     shares: int = 1,  # the cores make so many equal shares, and a process has one
     rounds: int = 3,
 ) -> Speeds:
-    """Measure in new processes; the three kinds of steps take turns, seeing the same machine."""
+    """Measure in new processes; all is measured once in each round, so a slow moment spoils one."""
     probe = Probe(processes, choose_budget().name, batches, sizes, rounds)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -222,42 +240,44 @@ def measure_here(probe: Probe) -> Speeds:
     """Measure in this process, together with those that torchrun started beside it."""
     size, world = choose_budget(probe.budget), Distributed(probe.processes, share_devices=True)
     with world.join() as here:
-        device, images = world.device(), size.images // 25
+        device, images = world.device(), size.images // 50
         data = load().to(device, size.image_size)
         shape = (data.channels, len(data.classes), size.image_size)
-        net = begin(BASELINE, size.model, *shape).to(device)
+        nets = [begin(BASELINE, size.model, *shape).to(device) for _ in range(2)]
+        own, joint = stepper(BASELINE, nets[0], device), stepper(BASELINE, nets[1], device, here)
+        draws = {b: data.draws(b, torch.Generator().manual_seed(here.rank)) for b in probe.batches}
+        held = {batch: data.batch(*next(drawn)) for batch, drawn in draws.items()}
 
-        def step(batch: int, world: World) -> float:
-            plain = replace(BASELINE, batch=batch * world.processes)
+        def all_ready() -> None:
+            here.reduce(torch.zeros(1, device=device))
+            now(device)
+
+        def seconds(batch: int, step: Callable | None) -> float:
+            all_ready()
             steps = max(2, min(images // batch, images // 42))
-            return plain.batch / resident(plain, net, data, steps, world)
-
-        def own(batch: int, computes: bool) -> float:
-            seconds = step(batch, ALONE) if computes else 0.0
-            here.reduce(torch.zeros(1, device=device))  # the others wait for the slowest
-            return seconds
+            return timed(step, *held[batch], steps, before=1) if step else 0.0
 
         def all_reduce(size: int) -> float:
             numbers = torch.zeros(size // 4, device=device)
-            here.reduce(numbers)  # everyone is ready
+            all_ready()
             started = now(device)
-            here.reduce(numbers)
-            return now(device) - started
+            for _ in range(4):
+                here.reduce(numbers)
+            return (now(device) - started) / 4
 
-        def slowest(seconds: Sequence[float]) -> float:
-            middle = statistics.median(seconds[1:])  # the first one warms up
-            given = torch.tensor(middle, dtype=torch.float64, device=device)
-            return here.reduce(given, dist.ReduceOp.MAX).item()
+        alone, together = ({batch: [] for batch in probe.batches} for _ in range(2))
+        reduced = {size: [] for size in probe.sizes}
+        for _ in range(probe.rounds + 1):
+            for batch in probe.batches:
+                alone[batch].append(seconds(batch, own if here.rank == 0 else None))
+                together[batch].append(seconds(batch, joint))
+            for size in probe.sizes:
+                reduced[size].append(all_reduce(size))
 
-        turns = range(probe.rounds + 1)
-        kinds = {"alone": {}, "apart": {}, "together": {}}
-        for batch in probe.batches:
-            found = [
-                (own(batch, here.rank == 0), own(batch, True), step(batch, here)) for _ in turns
-            ]
-            for kind, seconds in zip(kinds.values(), zip(*found, strict=True), strict=True):
-                kind[batch] = slowest(seconds)
-        return Speeds(
-            **kinds,
-            all_reduce={s: slowest([all_reduce(s) for _ in range(26)]) for s in probe.sizes},
-        )
+        def slowest(found: dict[int, list[float]]) -> dict[int, list[float]]:
+            """Of all processes, in each round but the first, which warms up."""
+            rows = {key: torch.tensor(row[1:], dtype=torch.float64) for key, row in found.items()}
+            most = dist.ReduceOp.MAX
+            return {key: here.reduce(row.to(device), most).tolist() for key, row in rows.items()}
+
+        return Speeds(slowest(alone), slowest(together), slowest(reduced))

@@ -57,7 +57,7 @@ def as_table(
                 "arm": row.arm,
                 "seeds": row.seeds,
                 "images": f"{row.images.value:,.0f}" if row.arrives else f"over {row.most:,}",
-                "95 % of images": f"{row.images.low:,.0f} to {row.images.high:,.0f}"
+                "95% of images": f"{row.images.low:,.0f} to {row.images.high:,.0f}"
                 if row.arrives
                 else f"at {row.accuracy:.4f} then",
                 "accuracy at that length": f"{row.accuracy:.4f}"
@@ -66,9 +66,9 @@ def as_table(
                 "train s": seconds(row.train),
                 "cold wall s": seconds(row.wall),
                 f"times as fast as {row.against}": times(row.ratio.value) if row.arrives else "-",
-                "95 %": span(row.ratio),
+                "95%": span(row.ratio),
                 "by cold wall": times(row.wall_ratio.value) if row.arrives else "-",
-                "95 % by cold wall": span(row.wall_ratio),
+                "95% by cold wall": span(row.wall_ratio),
                 "verdict": row.verdict + " (not after Holm)" * row.wavers,
             }
             for row in rows
@@ -108,7 +108,7 @@ def equal_gains(told: Published, arm: str) -> list[tuple[int, float, float, floa
 
 
 def paired(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """By how many points the first of each pair is above the second, with its 95 % interval."""
+    """By how many points the first of each pair is above the second, with its 95% interval."""
     gains = 100 * np.subtract(*np.transpose(pairs))
     mean, half = float(gains.mean()), float(sem(gains) * student.ppf(0.975, len(gains) - 1))
     return mean, mean - half, mean + half
@@ -120,11 +120,11 @@ def at_equal_images(told: Published) -> pd.DataFrame:
     for arm, lengths in told.accuracies.items():
         scores = {int(images): own for images, *own in lengths}
         best = max(scores, key=lambda length: np.mean(scores[length]))
-        row = {"arm": arm, "images": "-", "accuracy": "-", "points": "-", "95 %": "-"}
+        row = {"arm": arm, "images": "-", "accuracy": "-", "points": "-", "95%": "-"}
         for images, points, low, high in equal_gains(told, arm)[-1:]:
             row |= {"images": f"{images:,}", "accuracy": f"{np.mean(scores[images]):.4f}"}
             if arm != told.reference:
-                row |= {"points": f"{points:+.2f}", "95 %": f"{low:+.2f} to {high:+.2f}"}
+                row |= {"points": f"{points:+.2f}", "95%": f"{low:+.2f} to {high:+.2f}"}
         row |= {"best mean": f"{np.mean(scores[best]):.4f}", "at images": f"{best:,}"}
         table.append(row)
     table.sort(key=lambda row: row["best mean"], reverse=True)
@@ -210,7 +210,7 @@ def page(name: str, study: Study, found: Found, results: Path = RESULTS) -> str:
         "Images until the target are read off a monotone curve through the mean accuracies of "
         f"{study.paired} at each length; seconds are these images at the pace of a last round in "
         f"which all arms take turns{study.paced}. A ratio says how many times as fast an arm is, "
-        "on the train clock and over the seeds that both have, with the 95 % interval of the "
+        "on the train clock and over the seeds that both have, with the 95% interval of the "
         f"jackknife over them; above 1 is faster. {len(told.rows) - 1} verdicts are read; those "
         "marked fall when all are asked at once (Holm 1979).",
         *filter(None, [trusted(name, results), ended(told)]),
@@ -222,7 +222,7 @@ def page(name: str, study: Study, found: Found, results: Path = RESULTS) -> str:
     if told.steps and all(row.arrives for row in told.of(*told.steps)):
         parts += [f"![from plain to the whole]({name}-steps.png)"]
     if told.peers:
-        parts += ["How many times as fast as each of the other libraries (95 %):"]
+        parts += ["How many times as fast as each of the other libraries (95%):"]
         parts += [as_markdown(beside(told.peers, told.rows))]
     if told.tested:
         scores = [
@@ -351,7 +351,7 @@ def target_curves(told: Published, title: str) -> Figure:
         axes.grid(alpha=0.3)
         plain_numbers(axes.yaxis)
     left.set_ylabel("seconds of training until the target")
-    right.set_ylabel(f"times as fast as {told.reference} (band: 95 %)")
+    right.set_ylabel(f"times as fast as {told.reference} (band: 95%)")
     fig.legend(
         *left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
     )
@@ -366,7 +366,7 @@ def write_report(results: Path = RESULTS) -> list[Path]:
         told = publish(name, study, found)
         title = (
             f"target {study.target}, train clock, {hardware_of(found)}, {study.paired}, "
-            "95 % intervals"
+            "95% intervals"
         )
         if told.rows:
             drawn = {"": figure(told.rows, title), "-targets": target_curves(told, title)}

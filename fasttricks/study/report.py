@@ -149,7 +149,7 @@ def summary(run: Run, judged: Judged) -> str:
     interval = binomtest(judged.right, count).proportion_ci(method="wilson")
     low, high = interval.low, interval.high
     return (
-        f"{judged.right / count:.1%} of the {count:,} test images are named rightly (95 %: "
+        f"{judged.right / count:.1%} of the {count:,} test images are named rightly (95%: "
         f"{low:.1%} to {high:.1%}, Wilson); they chose nothing and were read once. {run.model} saw "
         f"{run.images_seen:,} images of {run.image_size} by {run.image_size} pixels in "
         f"{run.train_seconds:.1f} s on {name_of_machine(run.hardware)}, in {run.processes} "

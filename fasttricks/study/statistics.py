@@ -18,7 +18,7 @@ def interval(
     values: Sequence,  # one a seed: a number, or one of each arm
     statistic: Callable = lambda drawn: drawn.mean(1),  # (D, n, ...) to (D,)
 ) -> tuple[float, float]:
-    """The bootstrap's 95 % interval; of three means it is little but their range (Efron 1979)."""
+    """The bootstrap's 95% interval; of three means it is little but their range (Efron 1979)."""
     drawn = np.random.default_rng(0).choice(list(values), (10_000, len(values)))
     low, high = np.quantile(statistic(drawn), (0.025, 0.975))
     return float(low), float(high)

@@ -6,7 +6,7 @@
 | slot       | precision (single)                                                                  |
 | cost       | casts at every layer; fp16 needs a loss scale, so that small gradients survive      |
 | pays when  | the device multiplies 16-bit numbers natively, and layers and batches are large     |
-| fails when | the device only imitates the format, or the net is small: little gets faster then   |
+| fails when | the device only emulates the format, or the net is small: little gets faster then   |
 | meets      | clipping (unscale first), schedules (a skipped step must not advance them)          |
 | paper      | Micikevicius et al. 2017, arXiv 1710.03740                                          |
 """
@@ -119,7 +119,7 @@ class MixedPrecision:
             )
         if chosen == "fp32" or native_bf16(device) or (chosen, device.type) == ("fp16", "cuda"):
             return ""
-        return f"This device only imitates {chosen}: expect mixed precision to cost time here."
+        return f"This device only emulates {chosen}: expect mixed precision to cost time here."
 
     def autocast(self, device: torch.device) -> AbstractContextManager:
         """The context of the forward pass."""

@@ -8,7 +8,7 @@
 | pays when  | the device is not yet full at the small batch                                      |
 | fails when | so few steps are left that the net cannot settle; the ramp is missing at a large k |
 | meets      | multi-GPU (the global batch counts), one-cycle (the factors multiply)              |
-| papers     | Goyal et al. 2017, arXiv 1706.02677; square root: Krizhevsky 2014, arXiv 1404.5997 |
+| papers     | Goyal et al. 2017, arXiv 1706.02677; Adam's root: Malladi 2022, arXiv 2205.10287   |
 """
 
 from dataclasses import dataclass
