@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.autograd import DeviceType
 from torch.profiler import profile, record_function
 
@@ -245,9 +244,7 @@ def measure_here(probe: Probe) -> Speeds:
             return now(device) - started
 
         def slowest(seconds: Sequence[float]) -> float:
-            middle = statistics.median(seconds[1:])  # the first one warms up
-            given = torch.tensor(middle, dtype=torch.float64, device=device)
-            return here.reduce(given, dist.ReduceOp.MAX).item()
+            return max(here.everyones(statistics.median(seconds[1:])))  # the first one warms up
 
         turns = range(probe.rounds + 1)
         kinds = {"alone": {}, "apart": {}, "together": {}}
