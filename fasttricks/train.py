@@ -225,21 +225,14 @@ def train_here(
         trained, evaluated, wall, memory = map(max, zip(*everyones, strict=True))
     asked = {name: value for name, value in vars(job).items() if name in SHARED}
     run = Run(
-        **asked,
-        images_seen=done.images,
-        steps=done.steps,
-        skipped_steps=done.skipped,
+        **{**asked, **vars(done), "train_seconds": trained, "eval_seconds": evaluated},
         processes=world.processes,
         device=device.type,
-        train_seconds=trained,
-        eval_seconds=evaluated,
         wall_seconds=wall,
-        images_per_second=done.images / trained,
+        images_per_second=done.images_seen / trained,
         peak_memory=memory,
         val_accuracy=done.curve[-1][2],
         test_accuracy=tested,
-        curve=done.curve,
-        resumed=done.resumed,
         hardware=machine.hardware(),
         versions=machine.versions(),
         commit=machine.commit(),

@@ -81,7 +81,8 @@ def limits(
     for seed in range(rounds + 1):
         done = fit(recipe, net, data, images, seed, evaluations=1)
         peak = matmul_peak(device, DTYPES[recipe.precision.choose(device)])
-        turns.append((done.images / done.train_seconds, resident(recipe, net, data, steps), peak))
+        loop = done.images_seen / done.train_seconds
+        turns.append((loop, resident(recipe, net, data, steps), peak))
     loops, residents, peaks = zip(*turns[1:], strict=True)
     return Limits(
         loop=statistics.median(loops),

@@ -105,14 +105,6 @@ class World:
                 model.no_sync() if waits else nullcontext(),
             )
 
-    def weight(
-        self,
-        images: int,  # in this process's shard
-        batch: int,  # images in the global batch
-    ) -> float:
-        """The factor of the shard's mean loss that makes the averaged gradient the batch's own."""
-        return images * self.processes / batch
-
     def wrap(self, model: nn.Module, precision: str = "fp32") -> nn.Module:
         """The model whose backward pass averages gradients over all processes.
 
