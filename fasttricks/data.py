@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .tricks.mixup import upload
+
 # The repository's folder data/: images that are shipped, and the records of studies.
 ROOT = Path(os.environ.get("FASTTRICKS_DATA", Path(__file__).resolve().parents[1] / "data"))
 
@@ -112,10 +114,3 @@ def resize(x: Tensor, size: int, device: torch.device) -> Tensor:
         for part in x.split(1000)
     )
     return torch.cat([part.round_().clamp_(0, 255).to(torch.uint8) for part in parts])
-
-
-def upload(values: Tensor, device: torch.device) -> Tensor:
-    """The values on the device; the host does not wait for a GPU to have fetched them."""
-    if device.type == "cuda":
-        return values.pin_memory().to(device, non_blocking=True)
-    return values.to(device)
