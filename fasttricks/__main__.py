@@ -23,10 +23,9 @@ import psutil
 
 from . import files, machine, models
 from .budget import BASELINE, BUDGETS, choose_budget
-from .launch import WORKER
 from .options import asked_images, asked_recipe
 from .pretrain import LETTERS, expected_seconds, pretrain
-from .progress import QUIET
+from .progress import QUIET, WORKER
 from .recipe import NAMES
 from .sources import load
 from .study import commands as study

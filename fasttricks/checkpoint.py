@@ -39,7 +39,7 @@ class Keeper:
         self.folder, self.every, self.run, self.world = folder, every, run, world
         self.due, self.ending = -1, False  # after which step all agree; whether it is to end
 
-    def end(self) -> None:
+    def end(self, *_: object) -> None:
         """End the run after the next step that all agree on; at once where it is asked twice."""
         if self.ending:
             raise KeyboardInterrupt

@@ -17,8 +17,7 @@ from torch import Tensor
 
 def cache_folder() -> Path:
     """Where weights and decoded images are kept; FASTTRICKS_CACHE names another place."""
-    given = os.environ.get("FASTTRICKS_CACHE")
-    return Path(given) if given else platformdirs.user_cache_path("fasttricks")
+    return Path(os.environ.get("FASTTRICKS_CACHE") or platformdirs.user_cache_path("fasttricks"))
 
 
 @contextmanager

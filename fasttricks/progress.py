@@ -14,7 +14,8 @@ from typing import ClassVar
 
 from tqdm import tqdm
 
-REPORT = "FASTTRICKS_REPORT"  # set in a launched process: write lines of JSON instead of a bar
+# Set in a launched process: when its cold wall began. It writes lines of JSON instead of a bar.
+WORKER = "FASTTRICKS_STARTED"
 QUIET = "FASTTRICKS_QUIET"  # set to anything: nothing of this is shown
 EVERY = 0.2  # seconds between two updates
 
@@ -33,9 +34,6 @@ class NotebookLine:
         """Show the text instead of the one before."""
         if text.strip():
             self.handle.update({"text/plain": text.strip("\r\n")}, raw=True)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
 
 def in_notebook() -> bool:
@@ -61,7 +59,7 @@ def one_line() -> Iterator[Callable[[str], None]]:
 
 def say(sentence: str) -> None:
     """Tell the reader something beside the bar, from a launched process too."""
-    line = json.dumps({"note": sentence}) if REPORT in os.environ else f"\n{sentence}"
+    line = json.dumps({"note": sentence}) if WORKER in os.environ else f"\n{sentence}"
     print(line, file=sys.stderr, flush=True)
 
 
@@ -70,7 +68,7 @@ class Bar:
 
     def __init__(self, label: str, total: int, shown: bool = True) -> None:
         self.label, self.last = label, 0.0
-        self.reporting = shown and REPORT in os.environ
+        self.reporting = shown and WORKER in os.environ
         self.drawing = shown and not self.reporting and QUIET not in os.environ
         told = self.drawing and in_notebook()
         self.file = (NotebookLine.shared or NotebookLine()) if told else sys.stderr

@@ -82,7 +82,11 @@ def train(
         restarts=max_restarts,
     )
     if folder and first():
-        make_folder(Path(folder))
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"{folder} cannot be made ({error.strerror}); name another.") from None
+        check_writable(Path(folder) / FINISHED)
     done = finished(job, data) if elsewhere else None
     if done:
         return done
@@ -101,15 +105,6 @@ def train(
     except KeyboardInterrupt:
         kept = f"the same call goes on from what {folder} keeps" if folder else "nothing is kept"
         raise Interrupted(f"Interrupted: the run has ended; {kept}.") from None
-
-
-def make_folder(folder: Path) -> None:
-    """See to it that runs can be kept there. Raises OSError with what to do."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"{folder} cannot be made ({error.strerror}); name another.") from None
-    check_writable(folder / FINISHED)
 
 
 def finished(job: Job, data: Data, world: World = ALONE) -> Run | None:
