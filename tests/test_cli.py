@@ -165,7 +165,7 @@ def test_help_teaches(command, capsys):
 
 BAD = {
     "unknown trick": (["--tricks", "mixup,magic"], "Unknown trick 'magic'"),
-    "named twice": (["--tricks", "mixup,mixup"], "named twice"),
+    "named twice": (["--tricks", "mixup,mixup"], "both are one trick twice"),
     "nothing to leave out": (["--tricks", "none", "--without", "mixup"], "no 'mixup' to leave out"),
     "unknown model": (["--model", "resnet19"], "timm knows no model 'resnet19'"),
     "image size of a model": (["--model", "test_vit"], "cannot take images of 28 pixels"),
