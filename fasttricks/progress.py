@@ -8,8 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import ClassVar
 
 from tqdm import tqdm
@@ -23,7 +22,7 @@ EVERY = 0.2  # seconds between two updates
 class NotebookLine:
     """A file that shows the last line written to it, in place, as a notebook cell's output."""
 
-    shared: ClassVar["NotebookLine | None"] = None  # the line of all bars, inside `one_line`
+    shared: ClassVar["NotebookLine | None"] = None  # the line of all bars, inside `course.one_line`
 
     def __init__(self) -> None:
         from IPython.display import display
@@ -40,21 +39,6 @@ def in_notebook() -> bool:
     """Whether a Jupyter kernel runs this code."""
     ipython = sys.modules.get("IPython")
     return "ipykernel" in sys.modules and ipython is not None and ipython.get_ipython() is not None
-
-
-@contextmanager
-def one_line() -> Iterator[Callable[[str], None]]:
-    """Inside, a notebook shows every bar in the place of the one before, and last what it is given.
-
-    In a terminal each run leaves its own line, and nothing is added.
-    """
-    shown = in_notebook() and QUIET not in os.environ
-    before, line = NotebookLine.shared, NotebookLine() if shown else None
-    NotebookLine.shared = line
-    try:
-        yield line.write if line else lambda text: None
-    finally:
-        NotebookLine.shared = before
 
 
 def say(sentence: str) -> None:

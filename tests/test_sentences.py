@@ -5,13 +5,17 @@ import math
 import pytest
 
 from fasttricks import progress
+from fasttricks.course import one_line
 from fasttricks.course.sentences import MISSING, changed, faster, gained, say, sureness
 
 GAINED = {
     "win": (([0.90, 0.91, 0.90], [0.87, 0.88, 0.86]), "3.3 points higher (all 3 seeds)"),
     "loss": (([0.87, 0.88], [0.90, 0.91]), "3.0 points lower (both seeds)"),
     "tie": (([0.90, 0.91], [0.91, 0.90]), "no clear difference (2 seeds: -1.0 to +1.0 points)"),
-    "hardly": (([0.901, 0.911], [0.900, 0.910]), "no clear difference (2 seeds: +0.1 to +0.1 points)"),
+    "hardly": (
+        ([0.901, 0.911], [0.900, 0.910]),
+        "no clear difference (2 seeds: +0.1 to +0.1 points)",
+    ),
     "apart": (([0.90, 0.91], [0.85, 0.92]), "no clear difference (2 seeds: -1.0 to +5.0 points)"),
     "one win": (([0.90], [0.88]), "2.0 points higher (one seed)"),
     "one tie": (([0.90], [0.895]), "no clear difference (one seed: +0.5 points)"),
@@ -102,7 +106,7 @@ def test_a_notebook_shows_one_line_for_many_runs(monkeypatch):
     monkeypatch.delenv(progress.QUIET, raising=False)
     monkeypatch.setattr(progress, "in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", lambda *_, **__: Handle())
-    with progress.one_line() as tell:
+    with one_line() as tell:
         for label in ("first", "second"):
             with progress.Bar(label, 10) as bar:
                 bar.close("done")
@@ -112,7 +116,7 @@ def test_a_notebook_shows_one_line_for_many_runs(monkeypatch):
         bar.close("done")
     assert shown == ["two runs", "third: done"]
     monkeypatch.setenv(progress.QUIET, "1")
-    with progress.one_line() as tell:
+    with one_line() as tell:
         tell("nothing")
     assert len(shown) == 2
 

@@ -62,22 +62,6 @@ def meeting_place() -> tuple[dist.Store, int, int]:
     return next(dist.rendezvous("env://", timeout=TIMEOUT))
 
 
-@contextmanager
-def first_alone() -> Iterator[bool]:
-    """Whether this process is the first; the others wait, for days if need be, until it is done."""
-    if "LOCAL_WORLD_SIZE" not in os.environ:
-        yield True
-        return
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(host, port, is_master=False)  # that of torchrun itself
-    first = os.environ["RANK"] == "0"
-    if not first:
-        store.wait(["the first is done"], timedelta(days=7))
-    yield first
-    if first:
-        store.set("the first is done", "yes")
-
-
 @dataclass(frozen=True)
 class World:
     """The processes that train together, seen from one of them; a world of one is the default."""
