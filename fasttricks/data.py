@@ -73,10 +73,11 @@ class Data:
 
     def to(self, device: torch.device, size: int) -> "Data":
         """All images on the device, `size` pixels a side."""
-        parts = {name: getattr(self, name) for name in ("train", "val", "test")}
-        return replace(
-            self, **{n: Split(resize(s.x, size, device), s.y.to(device)) for n, s in parts.items()}
-        )
+
+        def moved(split: Split) -> Split:
+            return Split(resize(split.x, size, device), split.y.to(device))
+
+        return replace(self, train=moved(self.train), val=moved(self.val), test=moved(self.test))
 
     def draws(self, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """For ever: (B,) row numbers and (B, noise) uniform noise, reshuffled every epoch.

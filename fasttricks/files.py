@@ -39,8 +39,8 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def check_writable(path: Path) -> Path:
-    """The path, if a file can be written there. Raises OSError with what to do."""
+def check_writable(path: Path) -> None:
+    """Raise OSError, with what to do, unless a file can be written there."""
     try:
         if path.is_dir():
             raise IsADirectoryError
@@ -49,7 +49,6 @@ def check_writable(path: Path) -> Path:
         raise OSError(
             f"{path} cannot be written; name a file in a folder you may write to."
         ) from None
-    return path
 
 
 def checked(
