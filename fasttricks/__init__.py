@@ -1,8 +1,7 @@
 """Seven tricks that train neural networks faster: tricks fill the slots of a recipe."""
 
-from .budget import BASELINE, SEVEN, Budget, choose_budget
+from .budget import BASELINE, SEVEN, choose_budget
 from .data import Data
-from .pretrain import pretrain
 from .recipe import Recipe
 from .record import Run
 from .sources import load
@@ -21,7 +20,6 @@ from .tricks import (
 __all__ = [
     "BASELINE",
     "SEVEN",
-    "Budget",
     "Cyclic",
     "Data",
     "Distributed",
@@ -35,7 +33,6 @@ __all__ = [
     "Transfer",
     "choose_budget",
     "load",
-    "pretrain",
     "train",
 ]
 

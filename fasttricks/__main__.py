@@ -17,22 +17,24 @@ import os
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
+from torch.distributed import TCPStore
 
 from . import files, machine, models
 from .budget import BASELINE, BUDGETS, choose_budget
-from .launch import WORKER
 from .options import asked_images, asked_recipe
 from .pretrain import LETTERS, expected_seconds, pretrain
-from .progress import QUIET
+from .progress import QUIET, WORKER
 from .recipe import NAMES
 from .sources import load
 from .study import commands as study
 from .study.report import weights_note, write_page
 from .train import first, train
-from .tricks.distributed import first_alone
 
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # how a process knows others
 
@@ -169,6 +171,21 @@ def see_to_letters(model: str, size: int, options: argparse.Namespace) -> None:
     with first_alone() as mine:
         if mine and missing:
             subprocess.run([sys.executable, "-m", "fasttricks", *words], env=alone, check=True)
+
+
+@contextmanager
+def first_alone() -> Iterator[bool]:
+    """Whether this process is the first; the others wait, for days if need be, until it is done."""
+    if "LOCAL_WORLD_SIZE" not in os.environ:
+        yield True
+        return
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(host, port, is_master=False)  # that of torchrun itself
+    if not first():
+        store.wait(["the first is done"], timedelta(days=7))
+    yield first()
+    if first():
+        store.set("the first is done", "yes")
 
 
 def run_pretrain(options: argparse.Namespace) -> None:

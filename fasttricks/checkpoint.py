@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from .checks import arguments, refuse_another
 from .files import decoded, encoded, replacing
@@ -40,7 +39,7 @@ class Keeper:
         self.folder, self.every, self.run, self.world = folder, every, run, world
         self.due, self.ending = -1, False  # after which step all agree; whether it is to end
 
-    def end(self) -> None:
+    def end(self, *_: object) -> None:
         """End the run after the next step that all agree on; at once where it is asked twice."""
         if self.ending:
             raise KeyboardInterrupt
@@ -60,7 +59,7 @@ class Keeper:
         self.progress, self.rng, self.parts = progress, rng, parts
         self.device = next(parts["model"].parameters()).device
         mine = self.newest() if self.world.rank == 0 else b""
-        found = self.world.everyones(mine, self.device)[0]
+        found = self.world.everyones(mine)[0]
         if found:
             self.restore(decoded(found))
         self.kept = time.perf_counter()
@@ -76,9 +75,8 @@ class Keeper:
         taken = max(1, self.progress.steps - step)
         ahead = min(int(min(self.every, AGREE) * taken / (now - then)), 2 * taken)
         told = (self.progress.steps + max(1, ahead), now - self.kept >= self.every)
-        agreed = [*(told if self.world.rank == 0 else (0, 0)), self.ending]
-        agreed = self.world.reduce(torch.tensor(agreed, device=self.device), dist.ReduceOp.MAX)
-        self.due, keep, ending = agreed.tolist()
+        found = self.world.everyones((*told, self.ending))
+        (self.due, keep, _), ending = found[0], any(asked for *_, asked in found)
         self.asked = self.progress.steps, now
         if keep or ending:
             self.save(elapsed)
@@ -95,7 +93,7 @@ class Keeper:
         own = {"numpy": self.rng.bit_generator.state, "torch": torch.get_rng_state()}
         if self.device.type == "cuda":
             own["cuda"] = torch.cuda.get_rng_state(self.device)
-        everyones = self.world.everyones(encoded({**own, "buffers": buffers}), self.device)
+        everyones = self.world.everyones(encoded({**own, "buffers": buffers}))
         if self.world.rank > 0:
             return
         content = encoded(

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .tricks.mixup import upload
+
 # The repository's folder data/: images that are shipped, and the records of studies.
 ROOT = Path(os.environ.get("FASTTRICKS_DATA", Path(__file__).resolve().parents[1] / "data"))
 
@@ -71,10 +73,11 @@ class Data:
 
     def to(self, device: torch.device, size: int) -> "Data":
         """All images on the device, `size` pixels a side."""
-        parts = {name: getattr(self, name) for name in ("train", "val", "test")}
-        return replace(
-            self, **{n: Split(resize(s.x, size, device), s.y.to(device)) for n, s in parts.items()}
-        )
+
+        def moved(split: Split) -> Split:
+            return Split(resize(split.x, size, device), split.y.to(device))
+
+        return replace(self, train=moved(self.train), val=moved(self.val), test=moved(self.test))
 
     def draws(self, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """For ever: (B,) row numbers and (B, noise) uniform noise, reshuffled every epoch.
@@ -112,10 +115,3 @@ def resize(x: Tensor, size: int, device: torch.device) -> Tensor:
         for part in x.split(1000)
     )
     return torch.cat([part.round_().clamp_(0, 255).to(torch.uint8) for part in parts])
-
-
-def upload(values: Tensor, device: torch.device) -> Tensor:
-    """The values on the device; the host does not wait for a GPU to have fetched them."""
-    if device.type == "cuda":
-        return values.pin_memory().to(device, non_blocking=True)
-    return values.to(device)

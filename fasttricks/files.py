@@ -17,8 +17,7 @@ from torch import Tensor
 
 def cache_folder() -> Path:
     """Where weights and decoded images are kept; FASTTRICKS_CACHE names another place."""
-    given = os.environ.get("FASTTRICKS_CACHE")
-    return Path(given) if given else platformdirs.user_cache_path("fasttricks")
+    return Path(os.environ.get("FASTTRICKS_CACHE") or platformdirs.user_cache_path("fasttricks"))
 
 
 @contextmanager
@@ -40,8 +39,8 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def check_writable(path: Path) -> Path:
-    """The path, if a file can be written there. Raises OSError with what to do."""
+def check_writable(path: Path) -> None:
+    """Raise OSError, with what to do, unless a file can be written there."""
     try:
         if path.is_dir():
             raise IsADirectoryError
@@ -50,7 +49,6 @@ def check_writable(path: Path) -> Path:
         raise OSError(
             f"{path} cannot be written; name a file in a folder you may write to."
         ) from None
-    return path
 
 
 def checked(

@@ -10,6 +10,8 @@ from .tricks import MixedPrecision
 from .tricks.precision import DTYPES
 
 SCHEMA = 1
+# What may differ where a run goes on: it decides no number of it.
+FREE = ("budget", "target", "label", "folder", "every", "restarts", "schema")
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,9 @@ class Job:
             raise ValueError(f"every must be 0 seconds or more, not {self.every}.")
         if not 0 < self.target <= 1:
             raise ValueError(f"target must be an accuracy in (0, 1], not {self.target}.")
-        least = {
-            "labels": batch,
-            "images": batch,
-            "seed": 0,
-            "val": 1,
-            "evaluations": 1,
-            "restarts": 0,
-        }
-        for name, fewest in {**least, "image_size": 1, "data_size": 1}.items():
+        least = {"labels": batch, "images": batch, "seed": 0, "restarts": 0}
+        ones = dict.fromkeys(("val", "evaluations", "image_size", "data_size"), 1)
+        for name, fewest in {**least, **ones}.items():
             value = getattr(self, name)
             if value is not None and not value >= fewest:
                 why = f" (one batch of {batch} needs them)" if name in ("labels", "images") else ""
@@ -77,13 +73,10 @@ class Job:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the run's numbers; not how many processes share the work."""
-        plain = self.to_json()
+        plain = {name: value for name, value in self.to_json().items() if name not in FREE}
         tricks = {t.pop("trick"): t for t in plain["recipe"]["tricks"]}
         tricks.pop("Distributed", None)
-        names = ("data", "data_size", "fingerprint", "labels", "val", "model", "image_size")
-        more = ("precision", "images", "seed", "evaluations", "test")
-        kept = {name: plain[name] for name in (*names, *more)}
-        return {"recipe": {**plain["recipe"], "tricks": tricks}, **kept}
+        return {**plain, "recipe": {**plain["recipe"], "tricks": tricks}}
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

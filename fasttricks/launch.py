@@ -26,14 +26,13 @@ from safetensors.torch import load_file
 from . import models
 from .files import write_json
 from .job import Job
-from .progress import REPORT, Bar
+from .progress import WORKER, Bar
 from .recipe import MODULES
 from .record import Run
-from .stopping import interrupt, listening
+from .stopping import listening
 from .tricks.distributed import cores
 
-WORKER = "FASTTRICKS_STARTED"  # set in a launched process: when its cold wall began
-LAUNCHER = "FASTTRICKS_LAUNCHER"  # and the number of the process that started it
+LAUNCHER = "FASTTRICKS_LAUNCHER"  # set in a launched process: the number of the one that started it
 GRACE = 40  # seconds that processes have to end when they are asked to; torchrun gives 30
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}  # the name that gloo wants
 
@@ -58,12 +57,10 @@ def environment(
     modules: Iterable[str] = (),  # of tricks that are not ours
 ) -> dict[str, str]:
     """What a launched process finds in its environment."""
-    package = str(Path(__file__).resolve().parents[1])
-    files = {name: Path(sys.modules[name].__file__).resolve() for name in modules}
-    beside = [str(file.parents[name.count(".")]) for name, file in files.items()]
-    paths = [package, *beside, *filter(None, [os.environ.get("PYTHONPATH")])]
-    extra = {WORKER: str(started), REPORT: "1", "PYTHONPATH": os.pathsep.join(paths)}
-    extra[LAUNCHER] = str(os.getpid())
+    files = {name: Path(sys.modules[name].__file__).resolve() for name in (__name__, *modules)}
+    paths = [str(file.parents[name.count(".")]) for name, file in files.items()]
+    paths += filter(None, [os.environ.get("PYTHONPATH")])
+    extra = {WORKER: str(started), LAUNCHER: str(os.getpid()), "PYTHONPATH": os.pathsep.join(paths)}
     if modules:
         extra[MODULES] = ",".join(modules)
     if shares > 1:
@@ -103,7 +100,7 @@ def call(
         creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # as Windows says it
     ) as process:
         try:
-            with listening(interrupt):
+            with listening(signal.default_int_handler):
                 hear(last.append(line) or line for line in process.stdout)
         except BaseException:
             end(process)
@@ -128,14 +125,12 @@ def leave_with_launcher() -> None:
 
 def end(process: subprocess.Popen) -> None:
     """End a process and all that it started, politely first."""
-    try:
-        family = [*psutil.Process(process.pid).children(recursive=True), process]
-        process.terminate()
-    except psutil.NoSuchProcess:
-        return
-    family[-1] = psutil.Process(process.pid)
-    for one in psutil.wait_procs(family, timeout=GRACE)[1]:
-        one.kill()
+    with suppress(psutil.NoSuchProcess):
+        first = psutil.Process(process.pid)
+        family = [*first.children(recursive=True), first]
+        first.terminate()
+        for one in psutil.wait_procs(family, timeout=GRACE)[1]:
+            one.kill()
 
 
 def failure(processes: int, folder: Path, status: int, last: str) -> Exception:

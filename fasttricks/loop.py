@@ -56,28 +56,25 @@ def accuracy(
     """The share of a split's images put in the right class; each is counted by one process."""
     device = split.y.device
     model.eval()
-    hits = torch.zeros(2, device=device, dtype=torch.float64)
+    hits = torch.zeros((), dtype=torch.int64, device=device)
     with torch.inference_mode(), recipe.precision.autocast(device):
         mine = shard(torch.arange(len(split), device=device), world.rank, world.processes)
         for rows in mine.split(batch):
-            right = model(data.normalise(split.x[rows])).argmax(1) == split.y[rows]
-            hits += torch.stack([right.sum(), torch.tensor(len(rows), device=device)])
+            hits += (model(data.normalise(split.x[rows])).argmax(1) == split.y[rows]).sum()
     model.train()
-    right, counted = world.reduce(hits).tolist()
-    assert counted == len(split), "every image must be counted once"
-    return right / counted
+    return world.reduce(hits).item() / len(split)
 
 
 @dataclass
 class Progress:
-    """What a loop has done so far, and what its evaluations found."""
+    """What a loop has done so far, and what its evaluations found, named as in the record."""
 
     steps: int = 0  # optimiser steps taken
-    skipped: int = 0  # steps that the loss scaler refused; they count nowhere else
-    images: int = 0
+    skipped_steps: int = 0  # that the loss scaler refused; they count nowhere else
+    images_seen: int = 0
     train_seconds: float = 0.0  # evaluations paused
     eval_seconds: float = 0.0
-    curve: list[list[float]] = field(default_factory=list)  # images, train_seconds, accuracy
+    curve: list[list[float]] = field(default_factory=list)  # images_seen, train_seconds, accuracy
     resumed: int = 0  # times that it went on from a checkpoint
 
 
@@ -105,7 +102,7 @@ def fit(
     progress, refused = Progress(), 0
     keeper.begin(progress, rng, model=model, optimizer=optimizer, scaler=scaler)
     draws = data.draws(batch, torch.Generator().manual_seed(seed))  # the same on every process
-    draws = islice(draws, progress.steps + progress.skipped, None)
+    draws = islice(draws, progress.steps + progress.skipped_steps, None)
     broken = torch.full((), steps, device=device)  # steps before the first loss that is not finite
     scale, started = scaler.get_scale(), now(device)
 
@@ -118,16 +115,17 @@ def fit(
                 x, q = trick.batch_map(x, q, rng)
             with averaging, recipe.precision.autocast(device):
                 loss = cross_entropy(wrapped(x), q)
-            scaler.scale(loss * world.weight(len(x), batch)).backward()
+            # Processes average their gradients: the weights make that the mean over the batch.
+            scaler.scale(loss * (len(x) * world.processes / batch)).backward()
         before, scale = scale, take_step(optimizer, scaler, recipe.clip)
         refused = refused + 1 if scale < before else 0
         if refused:
-            progress.skipped += 1
+            progress.skipped_steps += 1
             give_up(refused, loss)
             continue
         broken = torch.where(loss.detach().isfinite(), broken, broken.clamp(max=progress.steps))
         progress.steps += 1
-        progress.images += batch
+        progress.images_seen += batch
         if progress.steps in marks | {keeper.due}:
             refuse_broken(int(broken), steps, model)
         if progress.steps in marks:
@@ -135,12 +133,12 @@ def fit(
             progress.train_seconds += paused - started
             world.average_buffers(model)
             found = accuracy(model, data, data.val, recipe, world)
-            progress.curve.append([progress.images, progress.train_seconds, found])
+            progress.curve.append([progress.images_seen, progress.train_seconds, found])
             started = now(device)
             progress.eval_seconds += started - paused
         if progress.steps == keeper.due:
             keeper.after_step(progress.train_seconds + now(device) - started)
-        show(progress.images, progress.curve[-1][2] if progress.curve else None)
+        show(progress.images_seen, progress.curve[-1][2] if progress.curve else None)
     return progress
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -108,7 +109,7 @@ def optimizer_for(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     What the recipe freezes is marked so. Each group keeps its factor under `rate`.
     """
     head = head_of(model)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
     named = list(model.named_parameters())
     body = sum(not transfer.is_head(name, head) for name, _ in named)
     for number, (name, parameter) in enumerate(named):
@@ -116,11 +117,9 @@ def optimizer_for(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
         parameter.requires_grad_(rate > 0)
         decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
         if rate:
-            groups.setdefault((rate, decay), []).append(parameter)
-    listed = [
-        {"params": params, "rate": rate, "weight_decay": decay}
-        for (rate, decay), params in groups.items()
-    ]
+            group = {"params": [], "rate": rate, "weight_decay": decay}
+            groups.setdefault((rate, decay), group)["params"].append(parameter)
+    listed = list(groups.values())
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             listed, recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True

@@ -2,12 +2,11 @@
 
 import argparse
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from .budget import BASELINE, SEVEN, choose_budget
-from .recipe import Recipe, Trick, name_of
+from .recipe import Recipe, name_of
 from .tricks import Distributed
 
 BYTES = 1_000_000  # of a JSON file; a recipe has some hundred, a record some thousand
@@ -18,7 +17,7 @@ def asked_recipe(options: argparse.Namespace) -> Recipe:
     if options.recipe:
         recipe = read_recipe(options.recipe)
     else:
-        recipe = sum(select(options.tricks, SEVEN, options.without), start=BASELINE)
+        recipe = select(options.tricks, options.without)
     if options.processes is not None or options.share_devices:
         if options.processes is not None and options.processes < 1:
             raise ValueError(f"--processes must be 1 or more, not {options.processes}.")
@@ -50,30 +49,18 @@ def read_recipe(path: Path) -> Recipe:
 
 def select(
     words: str,  # "all", "none", or names with commas between
-    seven: Iterable[Trick],  # what there is to select from
     without: str = "",  # names to leave out
-) -> tuple[Trick, ...]:
-    """The tricks that the words name. Raises ValueError for unknown or repeated names."""
-    by_name = {name_of(trick): trick for trick in seven}
-    chosen = {"all": list(by_name), "none": []}.get(words)
-    if chosen is None:
-        chosen = split_names(words, by_name)
-    dropped = split_names(without, by_name) if without else []
-    for name in dropped:
-        if name not in chosen:
-            raise ValueError(f"There is no {name!r} to leave out; chosen are {', '.join(chosen)}.")
-    return tuple(by_name[name] for name in chosen if name not in dropped)
-
-
-def split_names(words: str, known: Iterable[str]) -> list[str]:
-    """Names with commas between, each known and none twice."""
-    names = [word.strip() for word in words.split(",")]
-    for name in names:
+) -> Recipe:
+    """BASELINE and what the words name. Raises ValueError for names unknown, twice or absent."""
+    known, recipe = {name_of(trick): trick for trick in SEVEN}, BASELINE
+    chosen, left = ([word.strip() for word in some.split(",")] for some in (words, without))
+    for name in {"all": known, "none": ()}.get(words, chosen):
         if name not in known:
             raise ValueError(f"Unknown trick {name!r}; use all, none, or of {', '.join(known)}.")
-        if names.count(name) > 1:
-            raise ValueError(f"The trick {name!r} is named twice; name it once.")
-    return names
+        recipe += known[name]
+    for name in left if without else ():
+        recipe -= name
+    return recipe
 
 
 def asked_images(options: argparse.Namespace) -> int:

@@ -14,9 +14,8 @@ from .train import train
 from .tricks import LRScaling, MixedPrecision, OneCycle
 
 LETTERS = 1_000_000  # glyphs; the weights in the package saw four times as many
-BATCH = 256
-PLAIN = Recipe(lr=2e-3, batch=BATCH, weight_decay=5e-4)
-READER = PLAIN + LRScaling(BATCH, BATCH) + OneCycle(peak=5.0) + MixedPrecision()
+PLAIN = Recipe(lr=2e-3, batch=256, weight_decay=5e-4)
+READER = PLAIN + LRScaling(batch=256, reference=256) + OneCycle(peak=5.0) + MixedPrecision()
 
 
 def pretrain(

@@ -8,13 +8,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import ClassVar
 
 from tqdm import tqdm
 
-REPORT = "FASTTRICKS_REPORT"  # set in a launched process: write lines of JSON instead of a bar
+# Set in a launched process: when its cold wall began. It writes lines of JSON instead of a bar.
+WORKER = "FASTTRICKS_STARTED"
 QUIET = "FASTTRICKS_QUIET"  # set to anything: nothing of this is shown
 EVERY = 0.2  # seconds between two updates
 
@@ -22,7 +22,7 @@ EVERY = 0.2  # seconds between two updates
 class NotebookLine:
     """A file that shows the last line written to it, in place, as a notebook cell's output."""
 
-    shared: ClassVar["NotebookLine | None"] = None  # the line of all bars, inside `one_line`
+    shared: ClassVar["NotebookLine | None"] = None  # the line of all bars, inside `course.one_line`
 
     def __init__(self) -> None:
         from IPython.display import display
@@ -34,9 +34,6 @@ class NotebookLine:
         if text.strip():
             self.handle.update({"text/plain": text.strip("\r\n")}, raw=True)
 
-    def flush(self) -> None:
-        """Nothing is held back."""
-
 
 def in_notebook() -> bool:
     """Whether a Jupyter kernel runs this code."""
@@ -44,24 +41,9 @@ def in_notebook() -> bool:
     return "ipykernel" in sys.modules and ipython is not None and ipython.get_ipython() is not None
 
 
-@contextmanager
-def one_line() -> Iterator[Callable[[str], None]]:
-    """Inside, a notebook shows every bar in the place of the one before, and last what it is given.
-
-    In a terminal each run leaves its own line, and nothing is added.
-    """
-    shown = in_notebook() and QUIET not in os.environ
-    before, line = NotebookLine.shared, NotebookLine() if shown else None
-    NotebookLine.shared = line
-    try:
-        yield line.write if line else lambda text: None
-    finally:
-        NotebookLine.shared = before
-
-
 def say(sentence: str) -> None:
     """Tell the reader something beside the bar, from a launched process too."""
-    line = json.dumps({"note": sentence}) if REPORT in os.environ else f"\n{sentence}"
+    line = json.dumps({"note": sentence}) if WORKER in os.environ else f"\n{sentence}"
     print(line, file=sys.stderr, flush=True)
 
 
@@ -70,7 +52,7 @@ class Bar:
 
     def __init__(self, label: str, total: int, shown: bool = True) -> None:
         self.label, self.last = label, 0.0
-        self.reporting = shown and REPORT in os.environ
+        self.reporting = shown and WORKER in os.environ
         self.drawing = shown and not self.reporting and QUIET not in os.environ
         told = self.drawing and in_notebook()
         self.file = (NotebookLine.shared or NotebookLine()) if told else sys.stderr

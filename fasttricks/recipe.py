@@ -83,7 +83,8 @@ class Recipe:
         """The recipe without the trick of that name."""
         kept = tuple(trick for trick in self.tricks if name_of(trick) != name)
         if len(kept) == len(self.tricks):
-            raise ValueError(f"There is no {name!r} to leave out; the recipe has {self.names}.")
+            there = ", ".join(self.names) or "none"
+            raise ValueError(f"There is no {name!r} to leave out; the recipe has {there}.")
         return replace(self, tricks=kept)
 
     @property

@@ -1,6 +1,5 @@
 """The record of a run: plain values under fixed names, so that anything can read it."""
 
-import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -50,11 +49,6 @@ class Run:
     def reached(self) -> bool:
         """Whether the run ended at the target or above."""
         return self.val_accuracy >= self.target
-
-    @property
-    def seconds_to_target(self) -> float:
-        """Train clock at the end, or infinity where the target was missed."""
-        return self.train_seconds if self.reached else math.inf
 
     def __str__(self) -> str:
         return (

@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -15,17 +16,12 @@ class Interrupted(KeyboardInterrupt):
         return [str(self)]
 
 
-def interrupt() -> None:
-    """As a terminal does."""
-    raise KeyboardInterrupt
-
-
 @contextmanager
-def listening(hear: Callable[[], None]) -> Iterator[None]:
+def listening(hear: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Within it, a signal that was not ignored before calls `hear`; only a main thread hears."""
     main = threading.current_thread() is threading.main_thread()
     heard = [s for s in SIGNALS if main and signal.getsignal(s) != signal.SIG_IGN]
-    before = {number: signal.signal(number, lambda *_: hear()) for number in heard}
+    before = {number: signal.signal(number, hear) for number in heard}
     try:
         yield
     finally:

@@ -7,16 +7,17 @@ from contextlib import nullcontext
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.distributed as dist
+from torch import Tensor
 
 from . import machine, models
 from .budget import choose_budget
 from .checkpoint import Keeper
 from .checks import refuse_another
 from .data import Data
-from .files import check_writable, decoded, encoded, write_json
+from .files import check_writable, write_json
 from .job import Job
 from .launch import launch, launched
 from .loop import accuracy, fit, warm_up
@@ -26,7 +27,6 @@ from .record import Run
 from .sources import load, loadable
 from .stopping import Interrupted, listening
 from .tricks.distributed import ALONE, World
-from .tricks.precision import DTYPES
 
 FINISHED = "run.json"  # in the folder of a run that is kept
 # What the record of a run says as its job does.
@@ -82,7 +82,11 @@ def train(
         restarts=max_restarts,
     )
     if folder and first():
-        make_folder(Path(folder))
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"{folder} cannot be made ({error.strerror}); name another.") from None
+        check_writable(Path(folder) / FINISHED)
     done = finished(job, data) if elsewhere else None
     if done:
         return done
@@ -103,15 +107,6 @@ def train(
         raise Interrupted(f"Interrupted: the run has ended; {kept}.") from None
 
 
-def make_folder(folder: Path) -> None:
-    """See to it that runs can be kept there. Raises OSError with what to do."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"{folder} cannot be made ({error.strerror}); name another.") from None
-    check_writable(folder / FINISHED)
-
-
 def finished(job: Job, data: Data, world: World = ALONE) -> Run | None:
     """The run, if the first process finds it finished in the job's folder; the same for all.
 
@@ -119,36 +114,35 @@ def finished(job: Job, data: Data, world: World = ALONE) -> Run | None:
     """
     if job.folder is None:
         return None
-    mine = kept_run(job) if world.rank == 0 else b""
-    content = world.everyones(mine, job.recipe.world.device())[0]
-    if not content:
+    found = world.everyones(kept_run(job) if world.rank == 0 else None)[0]
+    if found is None:
         return None
-    found = decoded(content)
+    record, weights = found
     net = models.create(job.model, data.channels, len(data.classes))
-    net.load_state_dict(found["net"])
-    run = replace(Run.from_json(json.loads(found["record"])), net=net)
+    net.load_state_dict(weights)
+    run = replace(Run.from_json(record), net=net)
     if world.rank == 0:
         print(f"{job.label}: finished at {run.started}, and kept: {run}")
     return run
 
 
-def kept_run(job: Job) -> bytes:
-    """The record and the weights in the job's folder, or nothing. Raises as `finished` does."""
+def kept_run(job: Job) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """The record and the weights in the job's folder, or None. Raises as `finished` does."""
     folder = Path(job.folder)
     if not (folder / FINISHED).exists():
-        return b""
+        return None
     try:
         kept = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
         there, code, record = (kept[name] for name in ("run", "code", "record"))
-        net = models.read_weights(folder / "net.safetensors")
+        weights = models.read_weights(folder / "net.safetensors")
     except (ValueError, KeyError, TypeError) as error:
         say(f"What {folder} keeps of a finished run is damaged ({error}); it is made again.")
-        return b""
+        return None
     refuse_another(there, job.identity, folder)
     if code != machine.code():
         say(f"{folder} keeps this run as other code made it; it is made again.")
-        return b""
-    return encoded({"record": json.dumps(record), "net": net})
+        return None
+    return record, weights
 
 
 def keep(run: Run, job: Job) -> None:
@@ -205,8 +199,7 @@ def train_here(
         machine.settings(device),
         Bar(job.label, job.images, shown=first()) as bar,
     ):
-        known = list(DTYPES)
-        job = replace(job, precision=known[world.first(known.index(job.precision), device)])
+        job = replace(job, precision=world.everyones(job.precision)[0])
         done = finished(job, data, world)
         if done:
             return done
@@ -221,29 +214,20 @@ def train_here(
             counts = job.images, job.seed, job.evaluations
             done = fit(recipe, net, data, *counts, world, bar.show, keeper)
         tested = accuracy(net, data, data.test, recipe, world) if job.test else None
-        mine = (done.train_seconds, done.eval_seconds, time.time() - started)
-        most = torch.tensor(
-            [*mine, machine.peak_memory(device)], dtype=torch.float64, device=device
-        )
+        clocks = (done.train_seconds, done.eval_seconds, time.time() - started)
+        everyones = world.everyones((*clocks, machine.peak_memory(device)))
         # The slowest process counts, and the one that took most memory.
-        trained, evaluated, wall, memory = world.reduce(most, dist.ReduceOp.MAX).tolist()
+        trained, evaluated, wall, memory = map(max, zip(*everyones, strict=True))
     asked = {name: value for name, value in vars(job).items() if name in SHARED}
     run = Run(
-        **asked,
-        images_seen=done.images,
-        steps=done.steps,
-        skipped_steps=done.skipped,
+        **{**asked, **vars(done), "train_seconds": trained, "eval_seconds": evaluated},
         processes=world.processes,
         device=device.type,
-        train_seconds=trained,
-        eval_seconds=evaluated,
         wall_seconds=wall,
-        images_per_second=done.images / trained,
+        images_per_second=done.images_seen / trained,
         peak_memory=memory,
         val_accuracy=done.curve[-1][2],
         test_accuracy=tested,
-        curve=done.curve,
-        resumed=done.resumed,
         hardware=machine.hardware(),
         versions=machine.versions(),
         commit=machine.commit(),

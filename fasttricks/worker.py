@@ -18,8 +18,9 @@ import psutil
 
 from .files import write_json
 from .job import Job
-from .launch import WORKER, leave_with_launcher
+from .launch import leave_with_launcher
 from .models import save_weights
+from .progress import WORKER
 from .sources import load
 from .train import train_here
 from .tricks.distributed import TIMEOUT

@@ -10,7 +10,6 @@ from itertools import combinations
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from fasttricks import (
     BASELINE,
@@ -83,7 +82,7 @@ def statistics(world: loop.World) -> dict:
         buffer.fill_(world.rank + 1.0)
     world.average_buffers(net)
     after = {b.mean().item() for b in net.buffers() if b.is_floating_point()}
-    return {"own": everyones(world, same), "averaged": everyones(world, after)}
+    return {"own": world.everyones(same), "averaged": world.everyones(after)}
 
 
 def travelled(world: loop.World) -> dict:
@@ -110,16 +109,7 @@ def chances(world: loop.World) -> list:
     Mixup.batch_map = spy
     loop.fit(PLAIN + Mixup(), norms_without_batch_statistics(), few_images(), 64, 0, 1, world)
     Mixup.batch_map = real
-    return everyones(world, drawn)
-
-
-def everyones(world: loop.World, value: object) -> list:
-    """Every process's value."""
-    if world.processes == 1:
-        return [value]
-    found = [None] * world.processes
-    dist.all_gather_object(found, value)
-    return found
+    return world.everyones(drawn)
 
 
 def train_subsets(world: loop.World) -> int:

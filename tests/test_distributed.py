@@ -35,6 +35,7 @@ def test_a_world_of_one_does_nothing():
     world, net, value = World(), torch.nn.Linear(2, 2), torch.ones(2)
     assert world.wrap(net) is net
     assert world.reduce(value) is value
+    assert world.everyones(7) == [7]
     assert torch.equal(world.shard(value), value)
     with Distributed(processes=1).join() as alone:
         assert alone == world

@@ -52,7 +52,7 @@ def check(recipe: Recipe, data: Data, steps: tuple[int, int] = (1, 3), allowed: 
             net, done = trained(recipe, data, length, CUDA)
         assert all(isinstance(tensor, Pretended) for tensor in net.state_dict().values())
         waits.append(Counter(gpu.waits))
-        loops.append(done.steps + done.skipped)
+        loops.append(done.steps + done.skipped_steps)
     more = waits[1] - waits[0]
     assert more.total() <= allowed * (loops[1] - loops[0]), f"a step waits: {dict(more)}"
 

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from fasttricks import progress
+from fasttricks.course import one_line
 from fasttricks.course.sentences import MISSING, changed, faster, gained, say, sureness
 
 GAINED = {
@@ -105,7 +106,7 @@ def test_a_notebook_shows_one_line_for_many_runs(monkeypatch):
     monkeypatch.delenv(progress.QUIET, raising=False)
     monkeypatch.setattr(progress, "in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", lambda *_, **__: Handle())
-    with progress.one_line() as tell:
+    with one_line() as tell:
         for label in ("first", "second"):
             with progress.Bar(label, 10) as bar:
                 bar.close("done")
@@ -115,7 +116,7 @@ def test_a_notebook_shows_one_line_for_many_runs(monkeypatch):
         bar.close("done")
     assert shown == ["two runs", "third: done"]
     monkeypatch.setenv(progress.QUIET, "1")
-    with progress.one_line() as tell:
+    with one_line() as tell:
         tell("nothing")
     assert len(shown) == 2
 

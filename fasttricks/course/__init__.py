@@ -2,11 +2,10 @@
 
 from statistics import median
 
-from ..progress import one_line
 from ..study.findings import compared, found_in, headline, published
 from ..study.report import probabilities
 from ..study.statistics import gains, interval
-from .arms import about, train_arms
+from .arms import about, one_line, train_arms
 from .checks import holds
 from .drawings import circle, heat, timeline
 from .exercises import check

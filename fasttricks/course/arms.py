@@ -1,15 +1,18 @@
-"""Several recipes side by side, the machine that they run on, and what a net thinks."""
+"""Several recipes side by side, their progress in one line, and the machine that they run on."""
 
+import os
 import re
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from .. import machine
+from .. import machine, progress
 from ..budget import choose_budget
 from ..data import Data
-from ..progress import one_line
+from ..progress import NotebookLine
 from ..recipe import Recipe
 from ..record import Run
 from ..train import train
@@ -24,6 +27,21 @@ def about() -> str:
         f"{size.image_size}x{size.image_size} pixels, {size.images:,} images a run."
         + (" The GPU of this Mac is not used: nothing here was tried on it." if apple else "")
     )
+
+
+@contextmanager
+def one_line() -> Iterator[Callable[[str], None]]:
+    """Inside, a notebook shows every bar in the place of the one before, and last what it is given.
+
+    In a terminal each run leaves its own line, and nothing is added.
+    """
+    shown = progress.in_notebook() and progress.QUIET not in os.environ
+    before, line = NotebookLine.shared, NotebookLine() if shown else None
+    NotebookLine.shared = line
+    try:
+        yield line.write if line else lambda text: None
+    finally:
+        NotebookLine.shared = before
 
 
 def train_arms(

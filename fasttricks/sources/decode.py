@@ -1,6 +1,6 @@
 """One image file as pixels, of whatever kind it is; as a program, many files.
 
-    python decode.py SIZE < PATHS.json > PIXELS
+    python decode.py SIZE < PATHS.json > IMAGES.pickles
 
 The program imports Pillow and numpy only, so that several start quickly. They are processes
 because threads made it slower: most of the time for a small image is Python's.
@@ -8,6 +8,7 @@ because threads made it slower: most of the time for a small image is Python's.
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -94,12 +95,11 @@ def decode_all(
             with suppress(BrokenPipeError), worker.stdin:  # whoever is dead is missed below
                 worker.stdin.write(json.dumps(paths[number::count]).encode())
         for number, path in enumerate(paths):  # in turns, as they were dealt
-            out = workers[number % count].stdout
-            why = out.readline().decode().strip()
-            pixels = b"" if why else out.read(3 * size * size)
-            if not why and len(pixels) < 3 * size * size:
-                raise ChildProcessError(f"A process that decoded images died at {path}.")
-            yield why or np.frombuffer(pixels, np.uint8).reshape(3, size, size)
+            try:
+                found = pickle.load(workers[number % count].stdout)
+            except (EOFError, pickle.UnpicklingError):
+                raise ChildProcessError(f"A process that decoded images died at {path}.") from None
+            yield found
 
 
 def start(size: int) -> subprocess.Popen[bytes]:
@@ -116,16 +116,10 @@ def start(size: int) -> subprocess.Popen[bytes]:
 
 
 def main() -> None:
-    """For each path of a JSON list: an empty line and the pixels, or a line that says why not."""
+    """For each path of a JSON list, what `attempt` finds."""
     heed_bombs()
-    paths, size, out = json.load(sys.stdin), int(sys.argv[1]), sys.stdout.buffer
-    for path in paths:
-        found = attempt(path, size)
-        if isinstance(found, str):
-            out.write(found.encode(errors="replace") + b"\n")
-        else:
-            out.write(b"\n" + found.tobytes())
-    out.flush()
+    for path in json.load(sys.stdin):
+        pickle.dump(attempt(path, int(sys.argv[1])), sys.stdout.buffer)
 
 
 if __name__ == "__main__":

@@ -29,12 +29,6 @@ def load_cifar(name: str) -> Data:
     return divided(name, classes, *splits)
 
 
-def load_fashion_mnist(classes: Sequence[str]) -> Data:
-    """Fashion-MNIST where the repository is not: as torchvision has it. Raises OSError likewise."""
-    parts, _ = torchvisions("FashionMNIST")
-    return divided("fashion-mnist", classes, *(Split(p.data[:, None], p.targets) for p in parts))
-
-
 def divided(name: str, classes: Sequence[str], train: Split, test: Split) -> Data:
     """The data set whose last training images validate."""
     held = min(VALIDATION, len(train) // 10)

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ..data import ROOT, Data, Split
 from ..files import checked
+from .downloaded import divided, torchvisions
 
 CLASSES = (
     *("T-shirt", "trouser", "pullover", "dress", "coat"),
     *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
 )
-VALIDATION = 5_000  # the last images of the training file
 
 
 def load_fashion_mnist() -> Data:
@@ -22,19 +22,19 @@ def load_fashion_mnist() -> Data:
 
     Without the repository, torchvision finds or downloads them.
     """
-    raw = ROOT / "FashionMNIST" / "raw"
     if not ROOT.exists():
-        from . import downloaded
-
-        return downloaded.load_fashion_mnist(CLASSES)
-    train, test = (
+        parts, _ = torchvisions("FashionMNIST")
+        splits = [Split(part.data[:, None], part.targets) for part in parts]
+        return divided("fashion-mnist", CLASSES, *splits)
+    raw = ROOT / "FashionMNIST" / "raw"
+    splits = [
         Split(
             read_idx(raw / f"{part}-images-idx3-ubyte.gz", 16).view(-1, 1, 28, 28),
             read_idx(raw / f"{part}-labels-idx1-ubyte.gz", 8).long(),
         )
         for part in ("train", "t10k")
-    )
-    return Data("fashion-mnist", CLASSES, train[:-VALIDATION], train[-VALIDATION:], test)
+    ]
+    return divided("fashion-mnist", CLASSES, *splits)
 
 
 def read_idx(

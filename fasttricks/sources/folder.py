@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..data import Data, Split
 from ..files import cache_folder, replacing
-from ..progress import REPORT, Bar
+from ..progress import WORKER, Bar
 from ..tricks.distributed import cores
 from .decode import decode_all
 
@@ -159,4 +159,4 @@ def decode_folder(folder: Path, files: list[str], size: int) -> tuple[Tensor, di
 
 def speaks() -> bool:
     """Whether this process talks to the reader: neither launched by us, nor one of many."""
-    return REPORT not in os.environ and int(os.environ.get("RANK", 0)) == 0
+    return WORKER not in os.environ and int(os.environ.get("RANK", 0)) == 0

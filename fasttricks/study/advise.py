@@ -312,7 +312,7 @@ def speeds(plan: Plan) -> Iterator[Speed]:
             for _ in range(2):  # the first one warms up
                 done = fit(recipe, net, few, 4 * batch, seed=0, evaluations=1)
                 alone = resident(recipe, net, few, steps=4)
-            yield Speed(precision, batch, done.images / done.train_seconds, alone)
+            yield Speed(precision, batch, done.images_seen / done.train_seconds, alone)
             if time.monotonic() - begun > 0.005 * plan.seconds:
                 break
 

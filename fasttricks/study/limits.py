@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.autograd import DeviceType
 from torch.profiler import profile, record_function
 
@@ -101,7 +100,8 @@ def limits(
     for seed in range(rounds + 1):
         done = fit(recipe, net, data, images, seed, evaluations=1)
         peak = matmul_peak(device, DTYPES[recipe.precision.choose(device)])
-        turns.append((done.images / done.train_seconds, resident(recipe, net, data, steps), peak))
+        loop = done.images_seen / done.train_seconds
+        turns.append((loop, resident(recipe, net, data, steps), peak))
     loops, residents, peaks = zip(*turns[1:], strict=True)
     return Limits(
         loop=statistics.median(loops),
@@ -276,8 +276,7 @@ def measure_here(probe: Probe) -> Speeds:
 
         def slowest(found: dict[int, list[float]]) -> dict[int, list[float]]:
             """Of all processes, in each round but the first, which warms up."""
-            rows = {key: torch.tensor(row[1:], dtype=torch.float64) for key, row in found.items()}
-            most = dist.ReduceOp.MAX
-            return {key: here.reduce(row.to(device), most).tolist() for key, row in rows.items()}
+            rows = {key: zip(*here.everyones(row[1:]), strict=True) for key, row in found.items()}
+            return {key: list(map(max, row)) for key, row in rows.items()}
 
         return Speeds(slowest(alone), slowest(together), slowest(reduced))

@@ -20,12 +20,10 @@ from datetime import timedelta
 from functools import cache
 from inspect import signature
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -64,22 +62,6 @@ def meeting_place() -> tuple[dist.Store, int, int]:
     return next(dist.rendezvous("env://", timeout=TIMEOUT))
 
 
-@contextmanager
-def first_alone() -> Iterator[bool]:
-    """Whether this process is the first; the others wait, for days if need be, until it is done."""
-    if "LOCAL_WORLD_SIZE" not in os.environ:
-        yield True
-        return
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(host, port, is_master=False)  # that of torchrun itself
-    first = os.environ["RANK"] == "0"
-    if not first:
-        store.wait(["the first is done"], timedelta(days=7))
-    yield first
-    if first:
-        store.set("the first is done", "yes")
-
-
 @dataclass(frozen=True)
 class World:
     """The processes that train together, seen from one of them; a world of one is the default."""
@@ -107,14 +89,6 @@ class World:
                 model.no_sync() if waits else nullcontext(),
             )
 
-    def weight(
-        self,
-        images: int,  # in this process's shard
-        batch: int,  # images in the global batch
-    ) -> float:
-        """The factor of the shard's mean loss that makes the averaged gradient the batch's own."""
-        return images * self.processes / batch
-
     def wrap(self, model: nn.Module, precision: str = "fp32") -> nn.Module:
         """The model whose backward pass averages gradients over all processes.
 
@@ -132,33 +106,18 @@ class World:
             wrapped.register_comm_hook(None, bf16_compress_hook)
         return wrapped
 
-    def reduce(self, value: Tensor, op: dist.ReduceOp = dist.ReduceOp.SUM) -> Tensor:
-        """The sum (or maximum, ...) of one tensor over all processes, in place."""
+    def reduce(self, value: Tensor) -> Tensor:
+        """The sum of one tensor over all processes, in place."""
         if self.processes > 1:
-            dist.all_reduce(value, op)
+            dist.all_reduce(value)
         return value
 
-    def first(
-        self,
-        number: int,  # each process's own
-        device: torch.device,
-    ) -> int:
-        """The first process's number, for all."""
-        own = torch.tensor(number if self.rank == 0 else 0, device=device)
-        return int(self.reduce(own))
-
-    def everyones(self, content: bytes, device: torch.device) -> list[bytes]:
-        """Every process's bytes, in all of them."""
-        if self.processes == 1:
-            return [content]
-        own = torch.from_numpy(np.frombuffer(content, np.uint8).copy()).to(device)
-        sizes = list(torch.zeros(self.processes, 1, dtype=torch.int64, device=device))
-        dist.all_gather(sizes, torch.tensor([len(own)], device=device))
-        padded = F.pad(own, (0, max(map(int, sizes)) - len(own)))
-        parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded)
-        pairs = zip(parts, sizes, strict=True)
-        return [part[: int(size)].cpu().numpy().tobytes() for part, size in pairs]
+    def everyones(self, value: Any) -> list[Any]:
+        """Every process's value, in all of them; its tensors must lie in the host's memory."""
+        found = [value] * self.processes
+        if self.processes > 1:
+            dist.all_gather_object(found, value)
+        return found
 
     def average_buffers(self, model: nn.Module) -> None:
         """Give every process the mean of the batch-norm statistics that each one gathered."""

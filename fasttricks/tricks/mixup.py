@@ -48,13 +48,13 @@ class Mixup:
     def batch_map(self, x: Tensor, q: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Draw the share and the partners from `rng`, then `mix`; any N >= 1."""
         size = len(x) if self.per_sample else 1
-        lam = upload(rng.beta(self.alpha, self.alpha, size), x.device)
-        return mix(x, q, lam.to(x.dtype), upload(rng.permutation(len(x)), x.device))
+        lam = upload(torch.from_numpy(rng.beta(self.alpha, self.alpha, size)), x.device)
+        other = upload(torch.from_numpy(rng.permutation(len(x))), x.device)
+        return mix(x, q, lam.to(x.dtype), other)
 
 
-def upload(values: np.ndarray, device: torch.device) -> Tensor:
+def upload(values: Tensor, device: torch.device) -> Tensor:
     """The values on the device; the host does not wait for a GPU to have fetched them."""
-    tensor = torch.from_numpy(values)
     if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)

@@ -100,11 +100,9 @@ class MixedPrecision:
 
     def choose(self, device: torch.device) -> str:
         """The format on this device: "fp32", "bf16" or "fp16"."""
-        if self.dtype != "auto":
-            return self.dtype
-        given = os.environ.get(OVERRIDE)
-        if given:
-            return MixedPrecision(given).dtype
+        asked = os.environ.get(OVERRIDE) if self.dtype == "auto" else self.dtype
+        if asked:
+            return MixedPrecision(asked).dtype
         if native_bf16(device):
             return "bf16"
         return "fp16" if device.type == "cuda" else "fp32"
