@@ -263,15 +263,22 @@ def complete(runs: dict[int, Any], seeds: list[int]) -> list[Any]:
 
 
 def arm_of(study: Study, found: Found, name: str) -> Arm | None:
-    """The arm's complete lengths, and its pace in the last round (until then, in the others)."""
+    """The arm's complete lengths, and its pace in the last round (until then, in the others).
+
+    One that never arrives has no last round. Its time is only bounded, so it gets the pace of the
+    fastest arm there.
+    """
     seeds, lengths = study.seeds_of(name), {}
     for (arm, images), runs in sorted(found.items(), key=lambda item: item[0][1]):
         if arm == name and complete(runs, seeds):
             lengths[images] = complete(runs, seeds)
     if not lengths:
         return None
-    paced = study.arms if study.alike else [name]
-    timed = [rounds[-1] for arm in paced if (rounds := last_round(study, arm, found))]
+    rounds = {arm: last[-1] for arm in study.arms if (last := last_round(study, arm, found))}
+    if study.alike:
+        timed = list(rounds.values())
+    else:
+        timed = [rounds[name]] if name in rounds else sorted(rounds.values(), key=pace)[:1]
     timed = timed or list(lengths.values())
     train = np.array([[run.train_seconds for run in runs] for runs in timed])
     rest = np.array([[run.wall_seconds for run in runs] for runs in timed]) - train
@@ -282,6 +289,11 @@ def arm_of(study: Study, found: Found, name: str) -> Arm | None:
         pace=np.resize(np.exp(np.log(train / seen).mean(0)), len(seeds)),
         rest=np.resize(rest.mean(0) if study.cold else math.nan, len(seeds)),
     )
+
+
+def pace(runs: list[Run | PeerRun]) -> float:
+    """Seconds an image, in the mean."""
+    return mean(run.train_seconds / run.images_seen for run in runs)
 
 
 def last_round(study: Study, arm: str, found: Found) -> list[list[Run | PeerRun]]:
@@ -350,12 +362,9 @@ def trials(study: Study, found: Found) -> Iterator[Trial]:
     if todo:
         return
     ends = {arm: found_length(study, arm, found) for arm in study.arms}
-    # What never arrives needs a pace, too, unless all share one: its longest run bounds its time.
-    longest = {arm: study.length(arm, part_of_ladder(study, arm, found)[-1]) for arm in ends}
-    paced = {arm: end or (None if study.alike else longest[arm]) for arm, end in ends.items()}
     untimed = [arm for arm in study.arms if not (study.turns and last_round(study, arm, found))]
-    for kind, names, images in ((LAST, untimed, paced), (TEST, study.tested, ends)):
-        rounds = [(f"{kind} {arm}", images[arm]) for arm in names if images[arm]]
+    for kind, names in ((LAST, untimed), (TEST, study.tested)):
+        rounds = [(f"{kind} {arm}", ends[arm]) for arm in names if ends[arm]]
         yield from lacking(study, rounds, found)
 
 
