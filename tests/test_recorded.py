@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fasttricks.course import (
+    beside_refreshed,
     compared,
     equal_table,
     found_in,
@@ -106,3 +107,13 @@ def test_a_gain_is_drawn_at_every_length_that_both_arms_have():
     assert first < 0 < last
     assert len(smoothed.get_xdata()) > len(epochs) - 1
     assert len(axes.collections) == 2, "a band each"
+
+
+def test_plain_training_is_judged_refreshed_too(tmp_path):
+    (raw,), (fresh,) = (found_in(name).of("plain") for name in ("schedules", "schedules-refreshed"))
+    (whole,) = found_in("cpu").of("whole")
+    left = whole.ratio.value * fresh.images.value / raw.images.value
+    assert f"**{left:.1f} times as fast** on the CPU, not {whole.ratio.value:.1f}" in (
+        beside_refreshed()
+    )
+    assert beside_refreshed(tmp_path) == "", "nothing is recorded there"

@@ -11,7 +11,14 @@ from .drawings import circle, heat, timeline
 from .exercises import check
 from .figures import accuracy_against_time, bars, plot, redraws, shares, show, tally
 from .insides import answers, formats
-from .recorded import equal_table, gain_by_epochs, on_test_images, study_table, with_few_labels
+from .recorded import (
+    beside_refreshed,
+    equal_table,
+    gain_by_epochs,
+    on_test_images,
+    study_table,
+    with_few_labels,
+)
 from .sentences import changed, clear, faster, gained, say, sureness
 from .tables import accuracy_table, caption, recipe_table, table
 
@@ -21,6 +28,7 @@ __all__ = [
     "accuracy_table",
     "answers",
     "bars",
+    "beside_refreshed",
     "caption",
     "changed",
     "check",
