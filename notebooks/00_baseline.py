@@ -18,41 +18,19 @@
 # %% [markdown]
 # # 0. The baseline, and how we measure
 #
-# Welcome! In this course, we try to train a small image network faster with seven tricks, one per chapter:
+# This course takes seven tricks that are meant to train a neural network faster. Each chapter
+# builds one by hand, gives you the lines for your own loop, and measures what it gains. This first
+# chapter shows the results, trains without any trick (the *baseline*), and explains how we tell a
+# gain from luck.
 #
-# | chapter | trick | name in the code | in one line |
-# |---|---|---|---|
-# | 1 | several processes | `distributed` | divide each batch among them, and average the gradients |
-# | 2 | learning-rate scaling | `scaling` | take larger batches, and raise the learning rate with them |
-# | 3 | one-cycle | `cyclic` | let the learning rate rise and fall once per run |
-# | 4 | mixup | `mixup` | train on blends of two images |
-# | 5 | label smoothing | `smoothing` | ask the network for a little less than certainty |
-# | 6 | transfer learning | `transfer` | start from weights learned on other images |
-# | 7 | mixed precision | `precision` | compute in 16 bits instead of 32 where that is safe |
-#
-# Chapter 8 adds them all up.
-#
-# Training is *faster* if it reaches the same accuracy in fewer seconds:
-#
-# > seconds to an accuracy = images needed × seconds per image
-#
-# Chapters 3 to 6 try to reduce the number of images, and chapters 1, 2 and 7 the seconds per image. We measure the
-# two separately, because a trick may improve one and worsen the other. The **accuracy after equally many images**
-# hints at whether each image teaches more, however fast the machine is. Short runs can give this hint, except for
-# tricks that are meant for long runs (chapters 4 and 5). How many images an accuracy really needs takes many long runs.
-# We have made these beforehand and call them a *study*. Its records come with the course, and the chapters quote them.
-#
-# In this chapter, we train without any trick (the *baseline*). Runs that should be equally good turn out to differ,
-# so we need a rule for gains and a rule for speed.
-#
-# About 30 minutes to read, and two to run.
+# About 25 minutes to read, and two to run.
 
 # %% [markdown]
 # Read it here, or run it in
 # [Colab](https://colab.research.google.com/github/fast-tricks/fast-tricks/blob/main/notebooks/00_baseline.ipynb)
 # or
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/fast-tricks/fast-tricks/blob/main/notebooks/00_baseline.ipynb).
-# The first cell installs the course if it is missing and prints what hardware it has found.
+# The first cell installs the course if it is missing.
 
 # %%
 import importlib.util
@@ -71,81 +49,188 @@ from fasttricks.course import about
 print(about())
 
 # %% [markdown]
-# Your device determines the *budget*: which network we train (a residual network from the library timm), how
-# large the images are, and how many of them a run sees. Code that only writes, draws or tabulates is folded.
-# Whenever a sentence depends on a run, code writes it with `say`. Here is the first such sentence:
+# ## What do the seven tricks gain together?
+#
+# We trained with and without the tricks until the *validation accuracy* (the share of right answers
+# on images that we do not train on) reached a target, and compared the seconds of training. Both
+# were tuned over equally many settings.
 
-# %%
-from fasttricks import BASELINE, choose_budget, load, train
-from fasttricks.course import say
+# %% tags=["fold"]
+from fasttricks.budget import BUDGETS
+from fasttricks.course import beside_refreshed, published, say
+from fasttricks.recipe import NAMES
+from fasttricks.study.findings import NARROW, covered, span, times
 
-budget, device = choose_budget(), BASELINE.world.device()
-data = load().to(device, budget.image_size)
-say(
-    f"A full run in this chapter trains **{budget.model}** on {budget.images:,} images of "
-    f"{budget.image_size}×{budget.image_size} pixels. That is "
-    f"**{budget.images / len(data.train):.2f} epochs**: one *epoch* is one pass over all "
-    f"{len(data.train):,} training images."
-)
+recorded = [s for s in published() if s.study in BUDGETS and len(s.of("plain", "whole")) == 2]
+lines = [] if recorded else ["No study is recorded here yet."]
+for study in recorded:
+    (slow, fast), size = study.of("plain", "whole"), BUDGETS[study.study]
+    tried = [name for name in NAMES if study.of(f"whole - {name}")]
+    held = covered(study.study).get("holds", {}).get("whole", 1)
+    lines.append(
+        f"- **On {study.hardware}, {len(tried)} tricks together train {times(fast.ratio.value)} "
+        f"times as fast** (95% interval: {span(fast.ratio)}). `{size.model}` reaches an accuracy "
+        f"of {study.target} in {fast.train:.3g} s instead of {slow.train:.3g} s."
+    )
+    for row in study.of("whole - transfer"):
+        bare = fast.ratio.value * row.ratio.value
+        lines[-1] += f" Without pretrained weights, it is about {bare:.1f} times as fast."
+    for row in study.of("plain + cyclic + transfer"):
+        both = f"One-cycle and pretrained weights alone make it {times(row.ratio.value)} times"
+        lines[-1] += f" **{both} as fast.**"
+    if held < NARROW:
+        lines[-1] += " (The interval is too narrow: it held the truth in only "
+        lines[-1] += f"{held:.0%} of made-up studies.)"
+lines += [f"- {beside_refreshed()}"] if beside_refreshed() else []
+say("\n".join(lines))
 
 # %% [markdown]
-# ## The data
+# The training of the pretrained weights is not counted. Several processes need several devices, and
+# neither machine has one to spare.
 #
-# Our data set is Fashion-MNIST, which comes with the repository. It contains small grey pictures of ten kinds of
-# clothing. Here is one of each kind.
+# **Which trick does it?** A bar shows how many times as fast training becomes when this trick is
+# added to all the others. A grey line is a 95% interval: it shows how much luck leaves open.
 
 # %% tags=["fold"]
 import matplotlib.pyplot as plt
 
-from fasttricks.course import holds, plot, show
+from fasttricks.study.style import plain_numbers
 
+TITLES = ("several processes", "larger batches", "one-cycle", "mixup", "label smoothing")
+TITLES += ("pretrained weights", "16-bit numbers")
+WORDS = dict(zip(NAMES, TITLES, strict=True))
+FACES = {"slower": "black", "faster": "white", "cannot tell": "lightgrey"}  # of the others alone
+
+
+def draw_gains(axes, study):
+    for row, name in enumerate(NAMES):
+        text = "not tried"
+        for found in study.of(f"whole - {name}"):
+            gain = found.ratio.inverse
+            face, text = FACES["cannot tell" if found.wavers else found.verdict], times(gain.value)
+            if found.arrives:
+                axes.barh(row, gain.value - 1, left=1, color=face, edgecolor="black")
+                axes.plot([gain.low, gain.high], [row, row], color="grey", lw=2)
+        axes.text(1.01, row, text, va="center", transform=axes.get_yaxis_transform())
+    axes.axvline(1, color="black", lw=0.8)
+    seeds = max([row.seeds for row in study.rows if row.against == "whole"], default=0)
+    axes.set(title=f"{study.hardware}, {seeds} seeds", xlabel="times as fast with it (log scale)")
+    axes.set(xscale="log", yticks=range(len(NAMES)), yticklabels=WORDS.values())
+    plain_numbers(axes.xaxis)
+
+
+# %% tags=["fold"]
+if recorded:
+    figure, panels = plt.subplots(
+        1, len(recorded), figsize=(9, 3.4), layout="constrained", sharex=True, sharey=True
+    )
+    for axes, study in zip(figure.axes, recorded, strict=True):
+        draw_gains(axes, study)
+    axes.invert_yaxis()
+    kinds = ("pays", "costs time", "cannot tell, or may be chance")
+    for face, kind in zip(FACES.values(), kinds, strict=True):
+        figure.axes[0].barh(0, 0, left=1, color=face, edgecolor="black", label=kind)
+    figure.legend(loc="outside lower center", ncols=3)
+    plt.show()
+
+
+# %% tags=["fold"]
+def judged(study, verdict):
+    rows = [(name, row) for name in NAMES for row in study.of(f"whole - {name}")]
+    return [WORDS[name] for name, row in rows if row.verdict == verdict and not row.wavers]
+
+
+pays, costs = ([judged(study, word) for study in recorded] for word in ("slower", "faster"))
+shared = [word for word in WORDS.values() if recorded and all(word in some for some in pays)]
+told = [f"**These tricks pay on every machine here: {', '.join(shared) or 'none'}.**"]
+for study, gaining, losing in zip(recorded, pays, costs, strict=True):
+    more = [word for word in gaining if word not in shared]
+    told += [f"On {study.hardware}, {', '.join(more)} pays, too."] if more else []
+    told += [f"What costs time on {study.hardware}: {', '.join(losing)}."] if losing else []
+say(" ".join(told) + " For all others, these records allow no verdict.")
+
+# %% [markdown]
+# These are small networks on one data set, so measure on yours. Plain training has no learning rate
+# schedule and no pretrained weights. If you already use both, a large part of the gain is already
+# yours. Mixup and label smoothing are meant for long runs on few images.
+#
+# ## What is in the course?
+#
+# | chapter | trick | name in the code | in one line |
+# |---|---|---|---|
+# | [1](01_multi_gpu.ipynb) | several processes | `distributed` | divide each batch among them |
+# | [2](02_lr_scaling_warmup.ipynb) | larger batches | `scaling` | raise the rate with them |
+# | [3](03_cyclic_lr.ipynb) | one-cycle | `cyclic` | let the learning rate rise and fall once |
+# | [4](04_mixup.ipynb) | mixup | `mixup` | train on blends of two images |
+# | [5](05_label_smoothing.ipynb) | label smoothing | `smoothing` | ask for less than certainty |
+# | [6](06_transfer_learning.ipynb) | pretrained weights | `transfer` | learn other images first |
+# | [7](07_mixed_precision.ipynb) | 16-bit numbers | `precision` | compute with fewer digits |
+# | [8](08_capstone.ipynb) | all seven | | add them up, take them apart again |
+#
+# > seconds to an accuracy = images needed × seconds per image
+#
+# Chapters 3 to 6 aim at fewer images, and chapters 1, 2 and 7 at fewer seconds per image. While you
+# read, short runs show whether **the accuracy is higher after equally many images**. Only many long
+# runs show whether **a target accuracy takes less time**. We made them beforehand and call them a
+# *study*. Its records gave the numbers above.
+#
+# **This chapter in short.** Train twice in the same way, and you get two accuracies. So a
+# difference may be luck. We believe in it only if it is *clear*:
+#
+# ```python
+# points = [100 * (a - b) for a, b in zip(new, old, strict=True)]  # each pair shares a seed
+# agree = min(points) > 0 or max(points) < 0
+# clear = agree and abs(sum(points)) / len(points) >= 1 / len(points) ** 0.5
+# ```
+#
+# - **Use it when** you have three or four pairs of runs and want a first look.
+# - **Leave it when** you have more pairs, or when equal runs differ much more than ours. Then use a
+#   t-test or a confidence interval.
+#
+# ## What do we train?
+#
+# Code that only draws, tabulates, checks or writes sentences is folded. Sentences about runs are
+# written by code. Your device determines the *budget*: the network, the size of the images, and how
+# many of them a run sees.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+
+from fasttricks import BASELINE, choose_budget, load, train
+from fasttricks.course import faster, gained, holds, plot, say, show, train_arms
+
+budget, device = choose_budget(), BASELINE.world.device()
+data = load().to(device, budget.image_size)
+
+# %% tags=["fold"]
+say(
+    f"Here, a run trains **{budget.model}**, a residual network, on {budget.images:,} images of "
+    f"{budget.image_size}×{budget.image_size} pixels. That is "
+    f"**{budget.images / len(data.train):.2f} epochs**: one *epoch* is one pass over all "
+    f"{len(data.train):,} training images. {len(data.val):,} other images validate, and "
+    f"{len(data.test):,} are for the test at the end of the course."
+)
+
+# %% [markdown]
+# Our data set is Fashion-MNIST: small grey pictures of ten kinds of clothing. Here is one of each.
+
+# %% tags=["fold"]
 first = [int((data.train.y == kind).nonzero()[0, 0]) for kind in range(10)]
 show([data.train.x[row] for row in first[:5]], data.classes[:5])
 show([data.train.x[row] for row in first[5:]], data.classes[5:])
 plt.show()
 
 # %% [markdown]
-# A blind guess would be right one time in ten. We judge every run by the *validation* images. Since we also make
-# our choices on them, these may fit them by chance. So we use the test images only once, at the very end of the course. `holds` prints a claim
-# if it is true, and stops the notebook if it is not.
-
-# %% tags=["nbval-check-output"]
-sizes = [len(part) for part in (data.train, data.val, data.test)]
-holds(
-    sizes == [55_000, 5_000, 10_000], "55,000 images to train on, 5,000 to validate, 10,000 to test"
-)
-holds(data.train.y.unique().tolist() == list(range(10)), "there are ten kinds of clothes")
-
-# %% [markdown]
-# All training images are stored in one tensor, one image per row. `data.draws` yields one batch of row numbers after
-# another and reshuffles them in every epoch. With each row number comes a random number, the `noise`.
-# `data.batch` takes these rows, mirrors an image left to right (for variety) if its noise is below one half,
-# and scales the pixels.
-
-# %%
-import torch
-
-draws = data.draws(BASELINE.batch, torch.Generator().manual_seed(0))
-row_numbers, noise = next(draws)
-x, q = data.batch(row_numbers, noise)
-say(
-    f"One batch: {len(x)} images of {x.shape[-2]}×{x.shape[-1]} pixels between {x.min():.0f} and "
-    f"{x.max():.0f}, of which {int((noise < 0.5).sum())} were mirrored, and for each image "
-    f"{q.shape[1]} target probabilities."
-)
-
-# %% [markdown]
-# Every chapter uses the same letters: `x` for images, `y` for class numbers, and `q` for the *target
-# probabilities*. Here they are 1 for the right class and 0 for the others.
+# We judge every run by the validation images. Because we also choose settings on these images,
+# those settings may suit them by chance. So the test images are used only once.
 #
-# ## The plain recipe
-#
-# A **recipe** holds everything that we decide about training. `BASELINE` is the plain recipe. This table
-# explains its settings.
+# A **recipe** holds everything that we decide about training. `BASELINE` is the plain recipe, and
+# `BASELINE + Mixup()` is the plain recipe with mixup.
 
 # %% tags=["fold"]
-import pandas as pd
-
 decided = {
     "optimizer": "how a step is computed from the gradients",
     "lr": "learning rate: how far a step goes (here the same for every step)",
@@ -158,14 +243,13 @@ values = {name: str(getattr(BASELINE, name)) for name in decided}
 pd.DataFrame({"value": values, "decides": decided})
 
 # %% [markdown]
-# Any trick can beat a badly tuned baseline. So we chose the optimiser, the learning rate and the batch size
-# from 24 combinations, as many as we tried for the seven tricks together. We tuned on two CPU cores, for runs
-# about as long as those of our study. Elsewhere, other settings may be better.
+# Any trick can beat a badly tuned baseline. So we chose the best of 24 settings on two CPU cores,
+# and tried as many for the seven tricks together. Elsewhere, other settings may be better.
 #
-# ## The problem: diminishing returns
+# ## Why is the last point of accuracy so expensive?
 #
-# We train the plain recipe and evaluate the network eight times on the way. The first run in a new process can
-# be slow, because it has to allocate memory and start threads. So we begin with a short run and ignore it.
+# We train the plain recipe and evaluate it eight times on the way. A first run can be slow, so we
+# begin with a short one and ignore it.
 
 # %%
 train(BASELINE, data, images=budget.images // 4, evaluations=1, label="only to warm up")
@@ -174,29 +258,26 @@ seen, accuracy = [point[0] for point in run.curve], [point[2] for point in run.c
 plot({"plain": (seen, accuracy)}, "images seen", "validation accuracy", marks=True)
 plt.show()
 
-# %% [markdown]
-# We write an accuracy as a share, such as 0.83, and a difference in percentage *points*: from 0.83 to 0.84 is
-# one point. The curve may dip, because at a constant learning rate the weights never settle.
-
-# %%
+# %% tags=["fold"]
 sooner, later = 100 * (accuracy[3] - accuracy[1]), 100 * (accuracy[7] - accuracy[3])
+flat = "**More time buys less and less.**"
+flat = flat if later < sooner else "In this short run, the curve does not flatten yet."
 say(
-    f"When the number of images doubled, from a quarter of the run to a half, the accuracy changed by {sooner:+.1f} "
-    f"points. When it doubled again, the accuracy changed by {later:+.1f} points. "
-    + (
-        "**More time buys less and less.**"
-        if later < sooner
-        else "In this short run, the curve does not flatten yet."
-    )
+    f"When the number of images doubled, from a quarter of the run to a half, the accuracy changed "
+    f"by {sooner:+.1f} percentage *points* (from 0.83 to 0.84 is one point). When it doubled "
+    f"again, the accuracy changed by {later:+.1f} points. {flat}"
 )
 
 # %% [markdown]
-# Training curves climb steeply at first and then flatten. So a late point of accuracy costs many images.
+# A late point of accuracy costs many images, and this is where a trick can save time.
 #
-# ## The training loop
+# ## Where do the tricks change the training loop?
 #
-# Here is the complete training loop. `groups` exempts biases and the scales of norm layers from weight decay,
-# and `fused=True` only saves time. The same five lines run for every batch.
+# Here is the complete loop. `data.draws` yields the row numbers of each batch, with a random number
+# for each. `data.batch` mirrors an image left to right if its random number is below one half. `x`
+# are the images, and `q` are the *target probabilities*: 1 for the right class and 0 for the
+# others. Biases and norm layers have no weight decay. The numbers in brackets are the chapters
+# whose trick changes a line.
 
 
 # %%
@@ -207,26 +288,24 @@ def groups(net, recipe):
     return [decay, {"params": others, "weight_decay": 0.0}]
 
 
-def plain_loop(net, data, images, seed, recipe=BASELINE):
-    draws = data.draws(recipe.batch, torch.Generator().manual_seed(seed))
+def plain_loop(net, data, images, seed, recipe=BASELINE):  # random first weights (6)
+    draws = data.draws(recipe.batch, torch.Generator().manual_seed(seed))  # images per step (2)
     betas = (recipe.momentum, 0.999)
     optimizer = torch.optim.AdamW(groups(net, recipe), recipe.lr, betas, fused=True)
     for _ in range(images // recipe.batch):
-        x, q = data.batch(*next(draws))  # images and their target probabilities
-        loss = torch.nn.functional.cross_entropy(net(x), q)  # how wrong the network is
-        loss.backward()  # which way each weight should move
-        optimizer.step()  # move it a little
+        x, q = data.batch(*next(draws))  # images and their target probabilities (4, 5)
+        loss = torch.nn.functional.cross_entropy(net(x), q)  # how wrong the network is (7)
+        loss.backward()  # which way each weight should move (1)
+        optimizer.step()  # move it a little (2, 3)
         optimizer.zero_grad()  # forget the direction
 
 
 # %% [markdown]
-# [`examples/plain.py`](../examples/plain.py) does the same in one script of ordinary PyTorch.
-#
-# All chapters train with the package's loop, `fit`. Does it do the same as ours? We let both train the same
-# network with the same seed for twenty steps, on the CPU and with the smallest budget. Their weights should
-# differ by rounding at most.
+# These places are called *slots*. [`examples/plain.py`](../examples/plain.py) does the same in one
+# script of ordinary PyTorch. All chapters train with the package's loop, `fit`. It should leave the
+# same weights as ours after twenty steps.
 
-# %%
+# %% tags=["nbval-check-output", "fold"]
 from fasttricks.loop import fit
 from fasttricks.models import create
 
@@ -238,69 +317,25 @@ plain_loop(ours, here, images=20 * BASELINE.batch, seed=1)
 fit(BASELINE, theirs, data=here, images=20 * BASELINE.batch, seed=1, evaluations=1)
 pairs_of_weights = zip(ours.parameters(), theirs.parameters(), strict=True)
 difference = max((one - other).abs().max().item() for one, other in pairs_of_weights)
-
-# %% tags=["nbval-check-output"]
 holds(difference < 1e-5, "our loop and the package's leave the same weights")
 
 # %% [markdown]
-# ## Where the tricks attach
+# So the loop is short, and each trick changes one or two of its lines.
 #
-# Each trick changes this loop, or its start, in one or two places, the *slots*. The table shows which trick
-# fills which slot (*cyclic* is one-cycle).
-
-# %% tags=["fold"]
-from fasttricks import SEVEN, Mixup
-from fasttricks.recipe import name_of
-
-decides = {
-    "start": "which weights the network starts from",
-    "world": "which processes share a batch and average their gradients",
-    "batch": "how many images one step takes",
-    "lr_factors": "how far a step goes",
-    "momentum": "how much of earlier steps a step keeps",
-    "batch_maps": "what the images and target probabilities are",
-    "precision": "in which number format the network computes",
-}
-filled = {
-    slot: ", ".join(f"{trick.chapter} {name_of(trick)}" for trick in SEVEN if slot in trick.slots)
-    for slot in decides
-}
-pd.DataFrame({"decides": decides, "filled by chapter": filled})
-
-# %%
-several = [place for place, owners in filled.items() if "," in owners]
-say(
-    f"**{' and '.join(several)}** can hold more than one trick: factors of the learning rate are multiplied, "
-    f"and maps of a batch run one after the other, in the order of the chapters. Every other slot holds only one "
-    f"trick."
-)
-
-# %% [markdown]
-# `+` adds a trick to a recipe, and `-` with its name takes it out. `SEVEN` holds all seven.
-
-# %% tags=["nbval-check-output"]
-all_seven, backwards = sum(SEVEN, start=BASELINE), sum(reversed(SEVEN), start=BASELINE)
-holds(BASELINE + Mixup() - "mixup" == BASELINE, "what we add, we can take out")
-holds(all_seven == backwards, "all seven can also be added from the last to the first")
-
-# %% [markdown]
 # ## How much is luck?
 #
-# Suppose that a colleague's code has a mistake: after some images were mirrored at random, it mirrors *all* of them
-# once more. Mirrored images are turned back, and all others are mirrored. The colleague now repairs it. With or
-# without the mistake, an image ends up mirrored with probability one half. So **the repair cannot gain anything**.
-# It only changes which images happen to be mirrored.
+# Suppose that a colleague's code has a mistake: after some images were mirrored at random, it
+# mirrors *all* of them once more. The colleague repairs it. **This repair cannot gain anything**:
+# with or without the mistake, each image ends up mirrored with probability one half.
 #
-# We write the mistake as a trick that fills the slot `batch_maps`. A recipe together with its runs is called
-# an *arm*, as in a medical trial. `train_arms` trains both arms with the same eight *seeds*. The seed
-# determines the initial weights, the order of the images, and which images are mirrored. The arms take turns,
-# because a machine's speed drifts over time.
+# We write the mistake as a trick for the slot `batch_maps`, the place of the images and targets. An
+# *arm* is a recipe together with its runs. `train_arms` trains both arms with the same eight
+# *seeds*. The seed determines the initial weights, the order of the images, and which are mirrored.
+# The arms take turns, in case the machine slows down.
 
 # %%
 from dataclasses import dataclass
 from typing import ClassVar
-
-from fasttricks.course import train_arms
 
 
 @dataclass(frozen=True)
@@ -313,14 +348,12 @@ class MirrorAgain:
 
 recipes = {"before": BASELINE + MirrorAgain(), "after": BASELINE}
 arms = train_arms(recipes, data, seeds=8, evaluations=1)
+before, after = (np.array([found.val_accuracy for found in arms[name]]) for name in recipes)
 
 # %% [markdown]
-# Each seed gives a *pair* of runs, which a grey line joins. `before` and `after` hold the accuracies.
+# Each seed gives a *pair* of runs, joined by a grey line.
 
 # %% tags=["fold"]
-import numpy as np
-
-before, after = (np.array([found.val_accuracy for found in arms[name]]) for name in recipes)
 plt.figure(figsize=(7, 3.6), layout="constrained")
 plt.vlines(range(8), before, after, color="grey")
 plt.plot(range(8), before, "o", label="before the repair")
@@ -330,70 +363,66 @@ plt.ylabel("validation accuracy")
 plt.figlegend(loc="outside upper center", ncol=2)
 plt.show()
 
-# %%
-both, pair_gains = np.concatenate([before, after]), 100 * (after - before)
-widest = 100 * (both.max() - both.min())
+# %% tags=["fold"]
+both, gain = np.concatenate([before, after]), 100 * (after - before)
 say(
-    f"With seed {pair_gains.argmax()}, the repair seems to change the accuracy by **{pair_gains.max():+.1f} "
-    f"points**, and with seed {pair_gains.argmin()} by **{pair_gains.min():+.1f}**. Among all sixteen runs, "
-    f"the best ended **{widest:.1f} points** above the worst. All of this is luck."
+    f"With seed {gain.argmax()}, the repair seems to change the accuracy by **{gain.max():+.1f} "
+    f"points**, and with seed {gain.argmin()} by **{gain.min():+.1f}**. Among all sixteen runs, "
+    f"the best ended **{100 * (both.max() - both.min()):.1f} points** above the worst. All of this "
+    f"is luck."
 )
 
 # %% [markdown]
-# If you report only one seed, or the luckiest of eight, you may claim a gain that does not exist. How large
-# is this luck? We compare every run after the repair with every run before it, separately for the same seed
-# and for different seeds. The root mean square gives a typical difference.
+# If you report only one seed, you may claim a gain that does not exist. How large is a typical
+# difference (the root mean square)? We compare every run after the repair with every run before it,
+# separately for the same seed and for different seeds.
 
 # %%
 gaps = 100 * (after[:, None] - before)  # (8, 8); the pairs that share a seed are on the diagonal
 same_seed = np.sqrt(np.mean(gaps.diagonal() ** 2))
 other_seed = np.sqrt(np.mean(gaps[~np.eye(8, dtype=bool)] ** 2))
 
-# %%
+# %% tags=["fold"]
+shared_luck = "So a part of the luck cancels if both sides use the same seeds."
+if same_seed >= other_seed:
+    shared_luck = "In these runs, sharing the seed did not help."
 say(
-    f"Two runs with the same seed differ by **{same_seed:.1f} points** (root mean square), and two runs with "
-    f"different seeds differ by **{other_seed:.1f}**."
+    f"Two runs with the same seed differ by **{same_seed:.1f} points**, and two runs with "
+    f"different seeds differ by **{other_seed:.1f}**. {shared_luck}"
 )
 
 # %% [markdown]
-# Runs with the same seed share their initial weights and the order of their images, so this part of the luck
-# can cancel. Sharing seeds costs nothing, so every comparison in this course uses the same seeds on both sides.
+# Sharing seeds costs nothing, so every comparison in this course does it.
 #
-# ## The rule for gains
+# ## When is a gain more than luck?
 #
-# When is a gain more than luck? All chapters use this rule:
+# > We compare runs in pairs that share a seed. A difference is **clear** if all n pairs agree on
+# > its sign and its mean is at least 1/√n points.
 #
-# > We compare runs in pairs that share a seed. We call a difference **clear** if all pairs agree on its sign
-# > and its mean over n pairs is at least 1/√n points (0.6 points for three pairs).
+# So the mean must be at least 1 point for one pair, 0.7 for two and 0.6 for three. We divide by √n
+# because luck partly cancels: the mean of n independent pairs scatters 1/√n times as much as one.
 #
-# We divide by √n because luck partly cancels: the mean of n independent pairs scatters only 1/√n times as
-# much as a single pair. If three pairs gain 0.4, 1.1 and 0.9 points, all agree on the sign, and the mean of 0.8 is
-# above the bar of 0.6, so the difference is clear. With -0.1 instead of 0.4, it would not be. The numerator 1 is a convention,
-# and so is the demand that all pairs agree, which protects us from one lucky pair. We keep both in all chapters, so
-# that nobody can choose them after seeing a result.
+# **By hand.** Three pairs gain 0.4, 1.1 and 0.9 points. They agree on the sign, and their mean of
+# 0.8 is above the bar of 0.6. So the gain is clear. With -0.1 instead of 0.4, it is not: the mean
+# of 0.63 is still above the bar, but the signs disagree.
 #
-# We call a clear difference *higher* or *lower*. Any other difference is *about the same* if every pair
-# differs by less than two points (another convention), and *undecided* if not. Neither of these proves that two
-# recipes are equal.
-# Here is the rule in code:
+# Both conditions are conventions. All chapters keep them, so that nobody can choose them after
+# seeing a result.
 
 
 # %%
 def verdict(points):  # the gain of each pair
-    mean, bar = sum(points) / len(points), 1 / len(points) ** 0.5
     agree = min(points) > 0 or max(points) < 0
-    if agree and abs(mean) >= bar:
+    mean = sum(points) / len(points)
+    if agree and abs(mean) >= 1 / len(points) ** 0.5:
         return "higher" if mean > 0 else "lower"
-    return "undecided" if max(map(abs, points)) >= 2 else "about the same"
+    return "no clear difference"
 
 
 # %% [markdown]
-# The package's `gained` applies the same rule and adds the mean of a clear difference, or else the range of the
-# pairs. We compare it with ours on a thousand made-up experiments.
+# The package's `gained` should give the same verdicts in a thousand made-up experiments.
 
-# %% tags=["nbval-check-output"]
-from fasttricks.course import gained
-
+# %% tags=["nbval-check-output", "fold"]
 random, same = np.random.default_rng(0), []
 for case in range(1000):
     points = random.normal(0.5, 1, 1 + case % 5)
@@ -401,363 +430,318 @@ for case in range(1000):
 holds(all(same), "our rule and the package's give the same verdicts")
 
 # %% [markdown]
-# What does the rule say about the repair?
-
-# %%
-judged = gained(after.tolist(), before.tolist())
-wrong = "higher" in judged or "lower" in judged
-say(
-    f"After the repair, accuracy is **{judged}**. We know that the repair gains nothing, so the rule is "
-    f"{'wrong here: this is a false discovery' if wrong else 'not fooled here'}."
-)
-
-# %% [markdown]
-# **How often does the rule err?** To find out, we make up thousands of experiments whose truth we know. The
-# gain of each pair is the true gain plus luck. We draw the luck from a normal distribution that is as wide as
-# we measured above. For a useless trick, we count how often the rule says *higher* or *lower*. For a trick that
-# gains one point, we count how often it says *higher*.
-
-
-# %%
-def called(gain, luck, pairs):
-    words = ("higher",) if gain else ("higher", "lower")
-    experiments = np.random.default_rng(0).normal(gain, luck, (5_000, pairs))
-    return np.mean([verdict(points) in words for points in experiments.tolist()])
-
-
-truths = {
-    "useless trick, same seeds": (0, same_seed),
-    "useless trick, different seeds": (0, other_seed),
-    "gain of 1 point, same seeds": (1, same_seed),
-    "gain of 1 point, different seeds": (1, other_seed),
-}
-rates = {
-    f"{n} pair{'s' * (n > 1)}": {truth: called(*how, n) for truth, how in truths.items()}
-    for n in (1, 3, 5)
-}
-pd.DataFrame(rates).map("{:.0%}".format)
-
-# %%
-useless, unpaired, real, real_unpaired = rates["3 pairs"].values()
-say(
-    f"Many chapters use three pairs. **With three pairs, the rule sees a clear difference for {useless:.0%} "
-    f"of the useless tricks, and for {unpaired:.0%} if the seeds differ.** It finds {real:.0%} of the gains "
-    f"of one point, and {real_unpaired:.0%} if the seeds differ. If you try ten useless tricks with three "
-    f"pairs each, the probability that at least one looks clear is {1 - (1 - useless) ** 10:.0%}, even with "
-    f"the same seeds."
-)
-
-# %% [markdown]
-# With one pair, a true gain of one point lies exactly on the bar, so the rule finds about half of these gains. Are more
-# pairs better?
+# What does the rule say about the repair? Many chapters have only three pairs, so we judge all
+# eight pairs together, and also every three of them.
 
 # %% tags=["fold"]
+from itertools import combinations
+
+judged_here = gained(after.tolist(), before.tolist())
+triples = [verdict(list(some)) for some in combinations(gain.tolist(), 3)]
+alarms = sum(word != "no clear difference" for word in triples)
+fooled = "higher" in judged_here or "lower" in judged_here
+say(
+    f"With all eight pairs, the verdict is **{judged_here}**. We know that the repair gains "
+    f"nothing, so this is {'a false alarm' if fooled else 'right'}. Among the "
+    f"{len(triples)} ways to choose three of these pairs, we count **{alarms} false "
+    f"alarm{'s' * (alarms != 1)}**."
+)
+
+# %% [markdown]
+# ### How often does the rule err?
+#
+# We make up thousands of experiments whose truth we know: each pair has the true gain plus luck
+# from a normal distribution. For a useless trick, any clear difference is a false alarm. For a gain
+# of one point, *higher* is right. We compare with a paired t-test at the 5% level.
+
+# %%
 from scipy.stats import ttest_1samp
 
 
-def t_test_finds(pairs):  # the share of true gains of one point with p < 0.05
-    experiments = np.random.default_rng(0).normal(1, same_seed, (5_000, pairs))
+def our_rule(experiments):
+    return np.array([verdict(points) for points in experiments.tolist()])
+
+
+def t_test(experiments):
     found = ttest_1samp(experiments, 0, axis=1)
-    return np.mean((found.pvalue < 0.05) & (found.statistic > 0))
+    sign = np.where(found.statistic > 0, "higher", "lower")
+    return np.where(found.pvalue < 0.05, sign, "no clear difference")
 
 
-three, five = (rates[n] for n in ("3 pairs", "5 pairs"))
-changes = [f"from {three[truth]:.0%} to {five[truth]:.0%}" for truth in truths]
+def share(rule, gain, luck, pairs):
+    words = ("higher",) if gain else ("higher", "lower")
+    experiments = np.random.default_rng(0).normal(gain, luck, (5_000, pairs))
+    return np.isin(rule(experiments), words).mean()
+
+
+# %% [markdown]
+# We try three sizes of luck. Two are from the repair, which changes little. The third is from the
+# study's runs with and without a real trick.
+
+
+# %% tags=["fold"]
+def recorded_luck(study):
+    plain = {images: np.array(found) for images, *found in study.accuracies["plain"]}
+    scatter = [
+        (100 * (np.array(found) - plain[images][: len(found)])).var(ddof=1)
+        for name in NAMES
+        for images, *found in study.accuracies.get(f"plain + {name}", ())
+        if images in plain
+    ]
+    return np.sqrt(np.mean(scatter)) if scatter else None
+
+
+lucks = {"the repair, same seeds": same_seed, "the repair, different seeds": other_seed}
+if known := [luck for study in recorded if (luck := recorded_luck(study))]:
+    lucks["a real trick, same seeds"] = known[0]
+lucks = dict(sorted(lucks.items(), key=lambda item: item[1]))
+rates = {name: [share(our_rule, gain, luck, 3) for gain in (0, 1)] for name, luck in lucks.items()}
+table = pd.DataFrame(rates, ["false alarms", "gains of 1 point that are found"]).T
+table = table.map("{:.0%}".format)
+table.insert(0, "luck, points", [f"{luck:.1f}" for luck in lucks.values()])
+table
+
+# %% tags=["fold"]
+paired = [found for name, found in rates.items() if "same" in name]
+wrong, right = ([found[which] for found in paired] for which in (0, 1))
 say(
-    f"From three pairs to five, false alarms change {changes[0]}, and the gains that are found {changes[2]} (with "
-    f"different seeds, {changes[3]}). For comparison, a paired t-test at the 5 % level would find {t_test_finds(3):.0%} "
-    f"of these gains with three pairs, and {t_test_finds(5):.0%} with five: from three pairs, it can hardly tell how large "
-    "luck is."
+    f"**With three pairs that share a seed, the rule calls {min(wrong):.0%} to {max(wrong):.0%} of "
+    f"the useless tricks clear. It finds {min(right):.0%} to {max(right):.0%} of the gains of one "
+    f"point.** So read a clear difference from three pairs as evidence, not as proof. If you try "
+    f"ten useless tricks, the probability that at least one looks clear is "
+    f"{1 - (1 - min(wrong)) ** 10:.0%} to {1 - (1 - max(wrong)) ** 10:.0%}."
 )
 
 # %% [markdown]
-# We measured luck on only eight pairs, and for a repair that changes little. With a real trick, the pairs may scatter
-# more. So read a clear difference from three seeds as evidence, not as proof.
+# Luck depends on the network and on the length of the runs, so measure yours first.
 #
-# ## From accuracy to time
-#
-# Is a trick that gains a point better than one that halves the time? To compare them, we fix the accuracy and
-# judge a trick by its **time to a target accuracy**.
-#
-# A run may touch the target in a lucky moment, so only the accuracy at its end counts. Our recorded *study*
-# trained each arm at several lengths that were fixed beforehand, with several seeds each. A smooth curve
-# through the mean accuracies tells how many images the arm needs. The study multiplies them by the seconds per
-# image, measured while all arms took turns.
-#
-# There are two such studies, on two machines:
-#
-# | machine | network and images | "all seven" are | tuned |
-# |---|---|---|---|
-# | two CPU cores | `test_resnet`, 28 by 28 pixels | seven: two processes share the cores | plain and all seven, 24 settings each |
-# | one H100 GPU | `resnet18`, 64 by 64 pixels, larger batches | six: there is no second GPU to share with | anew, nine settings each |
-#
-# We draw the curves of plain training and of all seven tricks. A dot stands for complete runs, so a curve is
-# not the course of one run. The scale is logarithmic, so the gap between the curves along the grey line shows by
-# what factor the tricks reduce the images needed.
+# **Are more pairs better?** We repeat the simulation with one to ten pairs and the repair's luck.
 
 # %% tags=["fold"]
-from fasttricks.course import published
+counts = range(1, 11)
+ours = {gain: [share(our_rule, gain, same_seed, n) for n in counts] for gain in (0, 1)}
+test = {gain: [share(t_test, gain, same_seed, n) for n in counts[1:]] for gain in (0, 1)}
+shares = {
+    "our rule: gains of 1 point found": (counts, ours[1]),
+    "our rule: false alarms": (counts, ours[0]),
+    "t-test: gains of 1 point found": (counts[1:], test[1]),
+    "t-test: false alarms": (counts[1:], test[0]),
+}
+plot(shares, "pairs", "share of the experiments", marks=True)
+plt.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=2)
+plt.show()
+
+# %% tags=["fold"]
+passes = [n for n in counts[2:] if test[1][n - 2] >= ours[1][n - 1]]
+three, ten = (round(100 * ours[1][n - 1]) for n in (3, 10))
+trend = "more" if ten > three else "as many" if ten == three else "fewer"
+say(
+    f"From three pairs to ten, the false alarms of our rule change from {ours[0][2]:.0%} to "
+    f"{ours[0][9]:.0%}, and the gains that it finds from {three}% to {ten}%. "
+    f"So with our rule, **more pairs find {trend} gains**. With three pairs, the t-test finds "
+    f"{test[1][1]:.0%}. "
+    + (
+        f"From {passes[0]} pairs on, it finds at least as many gains as our rule."
+        if passes
+        else "It finds fewer gains than our rule with up to ten pairs."
+    )
+)
+
+# %% [markdown]
+# The more pairs there are, the more likely it is that one has the wrong sign, and then they do not
+# all agree. The t-test has another weakness: from three pairs, it can hardly estimate the luck.
+#
+# So our rule is a first look for three or four pairs. If a decision depends on it, train more pairs
+# and use a t-test or a confidence interval, as our study does.
+#
+# ## How do we measure time?
+#
+# We fix the accuracy and ask for the **time to a target accuracy**. A run may touch the target in a
+# lucky moment, so only the accuracy at its end counts.
+#
+# So the study trained each arm at several lengths, with several seeds each. In the figure, a dot is
+# the mean of such runs. A curve (a parabola over the logarithm of the images that never falls)
+# tells how many images the target takes. The study multiplies them by the seconds per image,
+# measured while all arms took turns.
+
+# %% tags=["fold"]
 from fasttricks.study.crossing import fit as curve_through
 
 
 def draw_crossings(study, arms):
-    lines, means = {}, {}
+    lines, dots = {}, []
     for arm, name in arms.items():
         rows = np.array(study.accuracies[arm])  # per length: images, then the accuracy of each seed
-        images, accuracy = means[name] = rows[:, 0], rows[:, 1:].mean(1)
+        images, accuracy = rows[:, 0], rows[:, 1:].mean(1)
         longer = np.geomspace(images[0], images[-1])
         lines[name] = longer, curve_through(images, accuracy).at(longer)
-    plot(
-        lines,
-        "images seen (log scale)",
-        "mean accuracy",
-        f"recorded on {study.hardware}",
-        scale="log",
-    )
-    for (images, accuracy), line in zip(means.values(), plt.gca().lines, strict=True):
+        dots.append((images, accuracy))
+    title = f"recorded on {study.hardware}"
+    plot(lines, "images seen (log scale)", "mean accuracy", title, scale="log")
+    for (images, accuracy), line in zip(dots, plt.gca().lines, strict=True):
         plt.plot(images, accuracy, "o", color=line.get_color())
     plt.axhline(study.target, color="grey", label=f"target: {study.target}")
-    plt.legend(loc="lower center")
+    plt.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
     plt.show()
 
 
+for study in recorded[:1]:
+    draw_crossings(study, {"plain": "plain training", "whole": "all tricks"})
+
+
 # %% tags=["fold"]
-def read_crossings(slow, fast):
+def crossings(slow, fast, alone):
     if not (slow.arrives and fast.arrives):
-        return "One of the two does not reach the grey target line."
-    images, costs = slow.images.value / fast.images.value, slow.train / slow.images.value
-    pace = costs / (fast.train / fast.images.value)
+        return "One of the two does not reach the target."
+    images = slow.images.value / fast.images.value
+    pace = [row.train / row.images.value for row in (slow, fast, *alone) if row.arrives]
+    saved = [1 - one / pace[0] for one in pace[1:]]
+    most = "fewer images" if images > pace[0] / pace[1] else "less time per image"
+    less = [f"{abs(one):.0%} {'less' if one > 0 else 'more'} time" for one in saved]
     return (
-        f"How to read it: plain training crosses the grey line at {slow.images.value:,.0f} images, "
-        f"which takes **{slow.train:.1f} s**. Training with all seven tricks crosses it at "
-        f"{fast.images.value:,.0f}, which takes **{fast.train:.3g} s**. So it needs {images:.1f} times "
-        f"fewer images, and each image takes {abs(1 - 1 / pace):.0%} {'less' if pace > 1 else 'more'} time. "
-        f"Together, that is **{fast.ratio.value:.1f} times as fast** (95 % interval: {fast.ratio.low:.1f} to "
-        f"{fast.ratio.high:.1f}, {fast.seeds} seeds). This does not count the training of the weights from which "
-        f"one of the tricks starts (chapter 6)."
+        f"Plain training crosses the grey line at about {round(slow.images.value, -3):,.0f} "
+        f"images, and training with all tricks at about {round(fast.images.value, -2):,.0f}. So it "
+        f"needs **{images:.1f} times fewer images, and each image takes {less[0]}**. "
+        f"Here, the tricks save time mostly by {most}."
+        + (f" Without several processes, each image takes {less[1]}." if less[1:] else "")
     )
 
 
-# %% tags=["fold"]
-shown = {"plain": "plain training", "whole": "training with all seven tricks"}
-recorded = [study for study in published() if set(shown) <= set(study.accuracies)]
-for study in recorded:
-    draw_crossings(study, shown)
-    say(read_crossings(*study.of(*shown)))
-if not recorded:
-    say("No study is recorded here yet, so there is nothing to draw.")
+for study in recorded[:1]:
+    say(crossings(*study.of("plain", "whole"), study.of("whole - distributed")))
 
 # %% [markdown]
-# "2 times as fast" means half the time.
+# The target was chosen beforehand, with other seeds. It lies where plain training still climbs: on
+# a flat curve, a little luck would move the crossing far.
 #
-# To get the 95 % interval, we leave out each seed in turn and repeat the calculation (the jackknife, Tukey
-# 1958). The interval should contain the true ratio in 95 of 100 such studies. (`RESULTS.md` says how often it
-# did in made-up ones.) If it contains 1, we cannot tell which arm is faster. It covers the luck of the seeds,
-# but not other networks, data or machines.
-#
-# A target should lie where the curve of plain training still climbs. Where the curve is flat, a little luck
-# in accuracy moves the crossing by many images. So each study has its own target, and so does this notebook.
-
-# %%
-say(
-    f"In the notebooks, the target accuracy is **{budget.target}**, a round number near that of the study. Our sixteen "
-    f"runs ended {'below' if both.mean() < budget.target else 'above'} it, at {both.mean():.2f} on average."
-)
-
-# %% [markdown]
-# Most runs in chapters 1 to 7 are as short as these, so for the verdict about time, these chapters quote the
-# study. Chapter 8 trains for as many images as the study says that the target needs. There, an arm **reaches the
-# target** if the *mean* of its final accuracies does. Its time is then the *median* of the times of all its runs.
-# Otherwise, it is infinite.
-#
-# The **train clock** pauses while we evaluate, and it waits until a GPU has finished its work. The **wall
-# clock** never pauses. If training is a program of its own, this clock also counts its start, imports and
-# loading of data, and we call it the *cold wall*. Here are both clocks in our first full run.
-
-# %%
-say(
-    f"The run took **{run.train_seconds:.1f} s** on the train clock and **{run.wall_seconds:.1f} s** on the "
-    f"wall clock. Its {len(run.curve)} evaluations took {run.eval_seconds:.1f} s."
-)
-
-# %% [markdown]
-# Seconds belong to one machine, and even to one day:
-
+# For the 95% interval, we leave out each seed in turn and calculate again (the jackknife, Tukey
+# 1958). It covers the luck of the seeds, but not the shape of the curve, or other networks, data
+# and machines.
 
 # %% tags=["fold"]
-def per_image(seconds, images):
-    return f"{1e3 * seconds / images:.2f} ms"
-
-
-took = [
-    f"{per_image(run.train_seconds, run.images_seen)} in our first full run",
-    f"{per_image(sum(one.train_seconds for some in arms.values() for one in some), 16 * run.images_seen)} in the sixteen",
-]
-for study in recorded:
-    if study.study == budget.name:
-        (slow,) = study.of("plain")
-        took.append(f"{per_image(slow.train, slow.images.value)} in the study on {study.hardware}")
+ended = both.mean()
+side = "below it" if ended < budget.target else "above it"
 say(
-    f"An image of plain training took {', '.join(took)}. Even one kind of machine may be slower on another day. So compare "
-    "seconds only if the runs took turns."
+    f"In this budget, the notebooks' own target is **{budget.target}**. Our sixteen runs ended "
+    f"{side}, at {ended:.2f} on average."
 )
 
 # %% [markdown]
-# A trick may win on one clock and lose on the other: starting several processes takes time, which only the cold
-# wall counts.
+# Runs of one length do not tell the time to a target. So for time, chapters 1 to 7 quote the study.
+# Chapter 8 makes long runs. There, an arm **reaches the target** if the *mean* of its final
+# accuracies does, so that failed runs count. Its time is then the *median* of its runs' times, so
+# that one disturbed run does not decide.
 #
-# ## The rule for speed
-#
-# When a notebook compares the speed of two arms, it uses a similar rule:
-#
-# > The arms take turns, and each turn gives a pair of times. We call one arm **faster** if all pairs agree
-# > and the median of their ratios is at least 5 % away from 1. Otherwise, the arms are *not clearly faster or slower*.
-#
-# The 5 % is a convention, too. With equally many images, the rule compares the seconds per image. The package's
-# `faster` applies it. We try it on two arms that do exactly the same work: both train the plain recipe with the
-# same ten seeds, in runs a tenth as long as before.
-
-# %%
-from fasttricks.course import faster
-
-alike = {"first": BASELINE, "again": BASELINE}
-short_runs = train_arms(alike, data, images=budget.images // 10, seeds=10, evaluations=1)
-times = {name: [found.train_seconds for found in runs] for name, runs in short_runs.items()}
-turns = {name: (range(1, 11), found) for name, found in times.items()}
-plot(turns, "turn", "train clock, seconds", marks=True)
-plt.show()
-
-# %%
-twenty = times["first"] + times["again"]
-spread = max(twenty) / min(twenty) - 1
-decided_here = faster(times["again"], times["first"])
-say(
-    f"For the same work, the slowest of the twenty runs took **{spread:.0%} longer** than the fastest. "
-    f"Judged by all ten pairs, the arm *again* is **{decided_here}**, "
-    + ("as it should be." if decided_here.startswith("not clearly") else "which is a false alarm.")
-)
-
-# %% [markdown]
-# If the machine drifts slowly, both runs of a pair are slowed down alike, and their ratio stays as it is:
-
-# %%
-logs = np.log([times["first"], times["again"]])
-within, between = np.diff(logs, axis=0).std(), np.sqrt(2) * logs.std()
-say(
-    f"Within a pair, the two times typically differ by {within:.0%}, and two times taken from any two turns by {between:.0%}. "
-    + (
-        "So taking turns **cancels a part of the drift**."
-        if within < 0.7 * between
-        else "So here, taking turns **cancels little**: the speed changes from run to run."
-    )
-)
-
-# %% [markdown]
-# How often does this rule err? Again, we make up experiments. The ratio of each pair is the true ratio times
-# noise as large as in our ten pairs. We count how often the rule calls the right arm faster, or any
-# arm if both are equally fast.
+# We read two clocks. The **train clock** pauses while we evaluate, and it waits until a GPU has
+# finished its work. The **wall clock** never pauses. If it also counts the start of the program,
+# the imports and the loading of data, we call it the *cold wall*.
 
 # %% tags=["fold"]
-scatter = np.std(np.log(times["first"]) - np.log(times["again"]), ddof=1)
-
-
-def told_apart(ratio, pairs):
-    ratios = np.exp(np.random.default_rng(0).normal(np.log(ratio), scatter, (2_000, pairs)))
-    if ratio > 1:
-        ratios = ratios[
-            np.median(ratios, axis=1) > 1
-        ]  # a verdict in the wrong direction finds nothing
-    verdicts = [faster([1.0] * pairs, row) for row in ratios.tolist()]
-    return sum(not found.startswith("not clearly") for found in verdicts) / 2_000
-
-
-truths = {"equally fast": 1.0, "1.1 times as fast": 1.1}
-apart = {
-    f"{n} pair{'s' * (n > 1)}": {truth: told_apart(ratio, n) for truth, ratio in truths.items()}
-    for n in (1, 3, 5)
-}
-pd.DataFrame(apart).map("{:.0%}".format)
-
-# %%
-alarm, noticed = apart["3 pairs"].values()
 say(
-    f"**With three pairs, the rule raises a false alarm in {alarm:.0%} of the comparisons of equally fast arms.** If an "
-    f"arm is 1.1 times as fast, the rule notices this in {noticed:.0%}."
+    f"Our first full run took **{run.train_seconds:.1f} s** on the train clock and "
+    f"**{run.wall_seconds:.1f} s** on the wall clock. Its {len(run.curve)} evaluations took "
+    f"{run.eval_seconds:.1f} s."
 )
 
 # %% [markdown]
-# Three pairs of equally fast arms agree by chance one time in four. Then only the 5 % prevents a false alarm,
-# so on a noisier machine, the rule errs more often.
+# A trick may win on one clock and lose on the other: only the cold wall counts the start of several
+# processes.
 #
-# ## How to read the later chapters
+# ## When is a notebook's run faster?
 #
-# - **A curve over images** says nothing about time. Over *seconds*, both factors count.
-# - ***Times as fast*** means faster above 1 and slower below 1.
-# - **In a bar chart**, a dot is one seed, a bar is the mean, and a black line is an interval for it, made by
-#   resampling the seeds (the bootstrap, Efron 1979). With three seeds, it is hardly better than their
-#   range.
-# - **The study** has more seeds, so it uses its 95 % interval instead of our rules.
+# > Two arms take turns, and each turn gives a pair of times. One arm is **faster** if all pairs
+# > agree and the median of their ratios is at least 5% away from 1. Otherwise, the arms are *not
+# > clearly faster or slower*.
 #
-# ## What we have found
-#
-# The training loop is short, and each trick fills one or two of its slots. Two rules tell gains from luck, but
-# they err at times:
+# `faster` applies this rule. We try it on our sixteen runs, because both arms do almost the same
+# work. Then we make up experiments with noise as large as in these pairs.
 
-# %%
+# %% tags=["fold"]
+seconds = [np.array([found.train_seconds for found in arms[name]]) for name in recipes]
+noise = np.sqrt(np.mean(np.log(seconds[0] / seconds[1]) ** 2))
+unclear = "not clearly"
+
+
+def share_clear(ratio, pairs):
+    ratios = np.exp(np.random.default_rng(0).normal(np.log(ratio), noise, (2_000, pairs)))
+    told = [faster([1.0] * pairs, row) for row in ratios.tolist()]
+    found = [float(verdict.split()[0]) for verdict in told if not verdict.startswith(unclear)]
+    return sum(ratio == 1 or value > 1 for value in found) / len(told)
+
+
+picked = [list(some) for some in combinations(range(8), 3)]
+told = [faster(seconds[1][some].tolist(), seconds[0][some].tolist()) for some in picked]
+false = sum(not found.startswith(unclear) for found in told)
+alarm, little, much = (share_clear(ratio, 3) for ratio in (1, 1.1, 1.5))
+
+# %% tags=["fold"]
+spread = max(map(max, seconds)) / min(map(min, seconds)) - 1
 say(
-    f"- **Luck:** sixteen runs that should be equally good differed by up to {widest:.1f} points, and by up "
-    f"to {np.abs(pair_gains).max():.1f} points if they shared a seed.\n"
-    f"- **The rule for gains:** with three pairs, it sees a clear difference in {useless:.0%} of the useless "
-    f"tricks ({unpaired:.0%} if the seeds differ). It finds {real:.0%} of the gains of one point "
-    f"({real_unpaired:.0%} if the seeds differ).\n"
-    f"- **The rule for speed:** with three pairs, it raises a false alarm in {alarm:.0%} of the comparisons of equally "
-    f"fast arms. If an arm is 1.1 times as fast, it notices this in {noticed:.0%}."
+    f"For almost the same work, the slowest of the sixteen runs took **{spread:.0%} longer** than "
+    f"the fastest. Among the {len(told)} ways to choose three of the eight pairs, we count {false} "
+    f"false alarm{'s' * (false != 1)}. In made-up experiments, **three pairs give a false alarm "
+    f"in {alarm:.0%} if both arms are equally fast**. The rule notices an arm that is 1.1 times as "
+    f"fast in {little:.0%} of the experiments, and one that is 1.5 times as fast in {much:.0%}."
 )
 
 # %% [markdown]
-# For your own experiments:
+# Three pairs of equally fast arms agree by chance one time in four, and then only the 5% prevents a
+# false alarm. So on a noisier machine, the rule errs more often. For a verdict about time, believe
+# the study.
 #
-# - **First, change nothing.** Train the same recipe with a few seeds to see how large luck is.
-# - Use the same seeds on both sides, and let the arms take turns.
-# - Choose your rule, your target accuracy and the lengths of your runs before you train.
-# - If a difference is not clear, say so. To settle it, run many seeds and compute a confidence interval.
-# - Do a short run to warm up before you measure time, and look at both clocks.
+# ## What do the verdict words mean?
+#
+# | word | said of | means |
+# |---|---|---|
+# | *higher*, *lower*: **clear** | accuracies | all n pairs agree, mean of 1/√n points or more |
+# | **no clear difference** | the same | anything else; it does *not* mean equal |
+# | *faster*, *slower* | seconds of runs | all pairs agree, median at least 5% away from 1 |
+# | *not clearly faster or slower* | the same | anything else |
+# | *pays*, *costs time* | the study | the ratio's 95% interval does not contain 1 |
+# | **cannot tell**, *makes no clear difference* | the study | the interval contains 1 |
+# | *may be chance* | the study | clear alone, but not among all its verdicts (Holm 1979) |
+#
+# *2 times as fast* means half the time. In a bar chart of runs, a dot is one seed, a bar is the
+# mean, and a black line is its bootstrap interval (Efron 1979), which for three seeds is hardly
+# better than their range.
+#
+# ## What should you do in your own experiments?
+#
+# - **First, change nothing.** Train one recipe with a few seeds to see how large luck is.
+# - Choose your rule, your target and the lengths of your runs before you train.
+# - Use the same seeds on both sides, let the arms take turns, and look at both clocks.
+# - If a difference is not clear, say so.
 #
 # ## Questions
 #
-# **1. The chapters compare accuracies after the same number of images. Why is that only a first look?**
+# **1. The chapters compare accuracies after equally many images. Why is that only a first look?**
 #
-# <details><summary>Answer</summary>Because you pay in seconds. A trick may change the seconds per image. And a
-# point of accuracy is worth few images where the curve is steep, but many where it is flat.</details>
+# <details><summary>Answer</summary>Because you pay in seconds. A trick may change the seconds per
+# image. And a point of accuracy is worth many images where the curve is flat.</details>
 #
-# **2. Why do both sides use the same seeds?**
+# **2. Three pairs gain 0.7, 0.2 and 0.6 points. Is this clear? Is the trick useless?**
 #
-# <details><summary>Answer</summary>The runs of a pair then share their initial weights and the order of their
-# images, so this part of the luck can cancel.</details>
+# <details><summary>Answer</summary>It is not clear: the mean of 0.5 is below the bar of 0.6. But
+# the rule misses gains, so the trick may still gain something.</details>
 #
 # **3. Why don't we leave out a run that missed the target?**
 #
-# <details><summary>Answer</summary>The mean of the other runs would be too high: a recipe that fails half of
-# the time would look like one that never fails.</details>
+# <details><summary>Answer</summary>Then a recipe that fails half of the time would look like one
+# that never fails.</details>
 #
-# **4. Which clock would you look at for a job that runs all night? And for a job that takes ten seconds?**
+# **4. Which clock matters for a job that runs all night? And for one of ten seconds?**
 #
-# <details><summary>Answer</summary>All night: the train clock, because the start hardly counts, or the wall
-# clock if you evaluate often. Ten seconds: the cold wall, because the start and the imports may take as long as
-# the training.</details>
-#
-# **5. Two tricks both change the learning rate. Why can they be added in any order?**
-#
-# <details><summary>Answer</summary>Each is a factor, and the product of factors does not depend on their
-# order.</details>
+# <details><summary>Answer</summary>You always wait for the wall clock. All night, the train clock
+# says almost the same unless you evaluate often. In ten seconds, the start may take as long as the
+# training, so look at the cold wall.</details>
 #
 # ## Exercises
 #
 # Replace `raise NotImplementedError` with your code and run the cell.
 #
-# **Exercise 1.** How long does an arm take to reach the target accuracy? You are given the final accuracies
-# of its runs, their times in seconds, and the target. Return the median of the times if the mean
-# accuracy reaches the target, and infinity if it does not.
+# **Exercise 1.** How long does an arm take? You are given the final accuracies of its runs, their
+# seconds, and the target. Return the median of the seconds if the mean accuracy reaches the target,
+# and infinity if it does not.
 
 
 # %%
@@ -782,9 +766,8 @@ check("baseline", 1, arm_seconds)
 #
 # </details>
 #
-# **Exercise 2.** Chapter 8's table says how many times as fast one arm is as another if both reach the
-# target. Return this number: the median time of the slow arm's runs, divided by the median time of the fast
-# arm's runs. An arm may have an even number of runs.
+# **Exercise 2.** How many times as fast is one arm as another? Return the median time of the slow
+# arm's runs, divided by that of the fast arm's. An arm may have an even number of runs.
 
 
 # %%
@@ -808,9 +791,9 @@ check("baseline", 2, speed_up)
 #
 # </details>
 #
-# **Exercise 3.** An evaluation goes through the images in batches, and its accuracy must count every image
-# once. `right` is a list with True or False for each image. Go through it `batch` images at a time and
-# return the share of all images that are right. The last batch may be smaller.
+# **Exercise 3.** An evaluation goes through the images in batches. `right` is a list with True or
+# False for each image. Go through it `batch` images at a time and return the share of all images
+# that are right. The last batch may be smaller.
 
 
 # %%
@@ -835,8 +818,8 @@ check("baseline", 3, accuracy_in_parts)
 #
 # ## Further reading
 #
-# - Goyal et al. 2017, [arXiv 1706.02677](https://arxiv.org/abs/1706.02677): a careful account of training
-#   faster without losing accuracy.
-# - Dahl et al. 2023, [arXiv 2306.07179](https://arxiv.org/abs/2306.07179) (AlgoPerf): time to result as a
-#   benchmark, and how to keep it fair.
+# - Goyal et al. 2017, [arXiv 1706.02677](https://arxiv.org/abs/1706.02677): a careful account of
+#   training faster without losing accuracy.
+# - Dahl et al. 2023, [arXiv 2306.07179](https://arxiv.org/abs/2306.07179) (AlgoPerf): time to
+#   result as a benchmark.
 # - Xiao et al. 2017, [arXiv 1708.07747](https://arxiv.org/abs/1708.07747): the data set.
