@@ -79,8 +79,7 @@ for study in recorded:
         both = f"One-cycle and pretrained weights alone make it {times(row.ratio.value)} times"
         lines[-1] += f" **{both} as fast.**"
     if held < NARROW:
-        lines[-1] += " (The interval is too narrow: it held the truth in only "
-        lines[-1] += f"{held:.0%} of made-up studies.)"
+        lines[-1] += f" (Too narrow: in simulations, it held the truth in only {held:.0%}.)"
 lines += [f"- {beside_refreshed()}"] if beside_refreshed() else []
 say("\n".join(lines))
 

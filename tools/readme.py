@@ -128,8 +128,8 @@ def on_gpu(found: Published, holds: dict[str, float]) -> str:
     return (
         f"**On a GPU**, {found.hardware} and {size.model} at {size.image_size} pixels, all seven "
         f"take {whole.train:.2f} s instead of {plain.train:.1f} s to {found.target:.0%}: "
-        f"{whole.ratio.value:.1f} times as fast ({span(whole.ratio)}, {whole.seeds} seeds; made-up "
-        f"studies say that this interval is {narrow(holds['whole'])}).{high} What pays "
+        f"{whole.ratio.value:.1f} times as fast ({span(whole.ratio)}, {whole.seeds} seeds; "
+        f"simulations say that this interval is {narrow(holds['whole'])}).{high} What pays "
         f"there, by {left_out} seeds: {listed(words['slower'])}. What costs time: "
         f"{listed(words['faster'])}."
     )
