@@ -84,8 +84,8 @@ lines += [f"- {beside_refreshed()}"] if beside_refreshed() else []
 say("\n".join(lines))
 
 # %% [markdown]
-# The training of the pretrained weights is not counted. Several processes need several devices, and
-# neither machine has one to spare.
+# The training of the pretrained weights is not counted; chapters 6 and 8 tell what it costs. Several
+# processes need several devices, and neither machine has one to spare.
 #
 # **Which trick does it?** A bar shows how many times as fast training becomes when this trick is
 # added to all the others. A grey line is a 95% interval: it shows how much luck leaves open.

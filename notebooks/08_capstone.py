@@ -19,12 +19,15 @@
 # # 8. All seven together
 #
 # Each chapter added one trick to plain training. Here we add all seven and ask one question: *how
-# much faster does the same network reach the same validation accuracy?* Then we take the sum apart,
-# to see which tricks earned their place.
+# much faster does the same network reach the same validation accuracy?* The networks are small
+# ResNets that sort Fashion-MNIST, pictures of clothes. Then we take the sum apart, to see which tricks
+# earned their place.
 #
 # **In short:** two tricks do almost all of it: a one-cycle schedule, and weights from another task.
 # On our two CPU cores, the other five together add nothing, because some save time and others cost
-# it. In your own loop, begin with these lines (chapter 3 shows how to find `peak`):
+# it. In your own loop, begin with these lines (chapter 3 shows how to find `peak`). They are the same
+# idea with weights from photographs, which we have not measured. On a GPU without bf16, such as a T4,
+# leave the `autocast` out or see chapter 7.
 #
 # ```python
 # net = timm.create_model("resnet18", pretrained=True, num_classes=classes)  # weights (chapter 6)
@@ -322,7 +325,7 @@ for study in shown:
     )
 
 # %% [markdown]
-# Two objections are near at hand: *everybody uses a schedule anyway*, and *I have no suitable
+# Two objections come to mind: *everybody uses a schedule anyway*, and *I have no suitable
 # weights*.
 
 # %% tags=["fold"]
@@ -344,7 +347,7 @@ for study in (study for study, change in asked if change == "plain +"):
 #
 # ## Does it happen here?
 #
-# Now we train ourselves: with plain training, with all seven, and with the cycle and the weights
+# Now we run it ourselves: with plain training, with all seven, and with the cycle and the weights
 # alone. With all seven, there is one process per GPU, or two on a CPU, where they only share the
 # cores. So we also train with the other six in one process.
 
@@ -364,7 +367,7 @@ cost = make_letters(budget.model, budget.image_size)  # on a GPU they are made n
 # A run with one cycle is at its best at the very end, so we must fix its length beforehand. On a
 # CPU, plain training and all seven see as many images as the study found for its own target. Our
 # target here is a little lower, so that three runs do not miss it by bad luck. It only decides
-# whether a recipe counts as arrived. (On a GPU, the numbers of images are estimates.) So these runs
+# whether a recipe has reached the target. (On a GPU, the numbers of images are estimates.) So these runs
 # only check that the gain appears on your machine. The study measures it better.
 
 # %% tags=["fold"]
@@ -476,8 +479,8 @@ holds(all(higher), "six tricks end above plain training after as many images, at
 # ## Is it the same accuracy?
 #
 # "As fast" means little if the fast network is worse. All choices (rates, targets, numbers of
-# images) were made on the validation images. So we also look at the 10,000 test images, which chose
-# nothing.
+# images) were made on the validation images. So we also look at the 10,000 test images, which played
+# no part in any choice.
 
 # %% tags=["tested"]
 from fasttricks.loop import accuracy
@@ -567,8 +570,8 @@ for study in recorded:
     )
 
 # %% [markdown]
-# So in the studies, equal accuracy holds to within a few tenths of a point, and even the stricter
-# factors leave most of the speed.
+# So in the studies, the accuracies are equal to within a few tenths of a point, as far as ten seeds
+# can tell, and even the stricter factors leave most of the speed.
 #
 # ## Where the seconds go
 #
@@ -611,8 +614,8 @@ say(
 #
 # The verdicts of a study hold for its machine, images and network. On your machine, you can ask in
 # a minute what each trick adds. We train with six tricks in one process, and then leave out each in
-# turn. (The second process changes the seconds, not what is learned.) Every recipe sees half as
-# many images as all seven above, because in longer runs the accuracies come close together.
+# turn. (The second process hardly changes what is learned.) Every recipe sees half as
+# many images as all seven above, because in longer runs the accuracies converge.
 
 # %%
 from fasttricks.course import train_arms

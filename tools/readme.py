@@ -69,7 +69,7 @@ def headline(results: Path = RESULTS) -> str:
         f"plain training.",
         f"**Pretrained weights**, whose own training is not counted, carry much of it. Without "
         f"them, the other six are {plain.train / bare.train:.1f} times as fast.",
-        f"**Plain training could be judged better.** {beside_refreshed(results)}",
+        f"**The baseline.** {beside_refreshed(results)}",
         f"**Beside other libraries.** The fastest of four recipes that follow other libraries' own "
         f"pages, `{best.arm}`, takes {best.train:.1f} s from random weights. Six tricks that start "
         f"from random weights, too, are {beside['whole - transfer'].value:.1f} times as fast "
