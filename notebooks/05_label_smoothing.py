@@ -404,6 +404,17 @@ holds(torch.allclose(before, after, atol=1e-6), "smoothing and mixing commute")
 # Add `label_smoothing=0.1` to the loss that you train with, and leave it out when you compute a
 # validation loss. The complete script is [`examples/smoothing.py`](../examples/smoothing.py).
 #
+# <details><summary>How it differs from <code>examples/plain.py</code></summary>
+#
+# ```diff
+#          inputs, targets = normalise(torch.where(flipped, pixels.flip(-1), pixels)), y[rows]
+# -        loss = F.cross_entropy(net(inputs), targets)
+# +        loss = F.cross_entropy(net(inputs), targets, label_smoothing=0.1)
+#          loss.backward()
+# ```
+#
+# </details>
+#
 # ## Use it: 1,000 labels
 #
 # Does smoothing make our networks more honest? We train with four values of epsilon and the same

@@ -348,9 +348,9 @@ holds(not any(torch.equal(after[n], given[n]) for n in means), "every running me
 # wanted = timm.data.resolve_model_data_config(net)  # resnet18: 224 pixels, mean (0.485, ...), ...
 # transform = timm.data.create_transform(**wanted, is_training=False)  # for PIL images
 #
-# # or, for a tensor x of (N, 3, H, W) bytes:
 # mean, std = (torch.tensor(wanted[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
-# x = F.interpolate(x / 255, size=wanted["input_size"][1:], mode="bilinear", antialias=True)
+# size = wanted["input_size"][1:]  # these lines do the same to a tensor x of (N, 3, H, W) bytes
+# x = F.interpolate(x / 255, size=size, mode="bilinear", antialias=True)
 # logits = net((x - mean) / std)
 # ```
 #

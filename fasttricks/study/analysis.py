@@ -51,7 +51,7 @@ def ratio(arm: Arm, other: Arm, target: float, clock: str = "train") -> Estimate
     least = lasts.images[-1] * math.exp(np.log(lasts.pace).mean())
     if clock == "wall":
         least += lasts.rest.mean()
-    bound = estimate(arrives.costs(target, clock)).high / least
+    bound = float(estimate(arrives.costs(target, clock)).high / least)
     return Estimate(0.0, 0.0, bound) if theirs else Estimate(math.inf, 1 / bound, math.inf)
 
 
