@@ -165,17 +165,20 @@ say(
 )
 
 # %% tags=["fold"]
-best = {
-    name: max((row for row in study.of(*large) if row.arrives), key=lambda row: row.ratio.value)
-    for name, study in studies.items()
-}
-ranked = {name: row.arm.removeprefix("1024 at ") for name, row in best.items()}
-told = f"As trained and refreshed, {ranked['refreshed']} the rate was best."
-if ranked["as trained"] != ranked["refreshed"]:
-    told = (
-        f"As trained, the best of these rates was {ranked['as trained']}. Refreshed, it was "
-        f"**{ranked['refreshed']}**. So stale averages can make a good rate look too high."
-    )
+(raw,), (new,) = (study.of("1024 at 8 times") for study in studies.values())
+needed = [
+    f"{row.images.value:,.0f} images (95% interval: {row.images.low:,.0f} to "
+    f"{row.images.high:,.0f}, {row.seeds} seeds)"
+    if row.arrives
+    else f"more than {row.most:,} images ({row.seeds} seeds)"
+    for row in (raw, new)
+]
+told = f"At 8 times the rate, the runs need {needed[0]} as trained, and {needed[1]} refreshed."
+if new.arrives and new.images.high < (raw.images.low if raw.arrives else raw.most):
+    told += " **So stale averages can make a rate look far too high.**"
+others = [row for row in studies["refreshed"].of(*large) if row.arm != new.arm]
+if any(row.ratio.high > new.ratio.low and row.ratio.low < new.ratio.high for row in others):
+    told += " Which of the rates is best when refreshed, so few seeds cannot tell."
 say(told)
 
 # %% [markdown]
