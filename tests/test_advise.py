@@ -95,6 +95,7 @@ def test_what_pays_only_where_the_rate_falls_is_found(plan, tmp_path):
 
 def test_what_costs_is_not_judged_first(plan, tmp_path):
     state = advise(plan, tmp_path, pretended({"mixup": -0.1, "smoothing": 0.04, "cyclic": -0.03}))
+    assert "mixup" not in state.left(state.tried())
     assert len(state.of("again", "mixup")) == 1
     assert not state.of("judge", "mixup")
     assert "smoothing" in recommended(verdicts(state)).arm
