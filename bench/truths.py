@@ -39,8 +39,8 @@ def letters(seed: int) -> Data:
 
 
 def noisy(seed: int) -> Data:
-    """Five hundred clothes to train on, 60% of whose labels are drawn by lot."""
-    return spoiled(seed, (500, 0.6), (2000, 0.0), (5000, 0.0))
+    """A thousand clothes to train on, 80% of whose labels are drawn by lot."""
+    return spoiled(seed, (1000, 0.8), (2000, 0.0), (5000, 0.0))
 
 
 def hopeless(seed: int) -> Data:

@@ -60,7 +60,7 @@ def test_what_pays_is_named(plan, tmp_path):
     found = verdicts(state)
     best = recommended(found)
     assert {"transfer", "mixup"} <= set(best.arm.split(" + "))
-    assert state.base == "plain", "one-cycle gains nothing here"
+    assert "cyclic" not in best.arm, "one-cycle gains nothing here"
     alone = {verdict.arm: verdict for verdict in found}
     assert alone["transfer"].pays
     assert alone["mixup"].pays
@@ -77,27 +77,28 @@ def test_where_nothing_helps_nothing_is_recommended(plan, tmp_path):
     assert wrong <= 1
 
 
-def test_what_pays_only_where_the_rate_falls_is_found(plan, tmp_path):
-    alone = pretended({"cyclic": 0.02, "mixup": -0.03})
+@pytest.mark.parametrize("cyclic", [0.02, -0.03])
+def test_what_pays_only_on_top_of_one_cycle_is_found(plan, tmp_path, cyclic):
+    """Mixup costs alone; one-cycle gains or costs alone; both together gain."""
 
     def make(plan, tried, done):
-        seen = alone(plan, tried, done)
-        if not {"cyclic", "mixup"} <= set(tried.arm.split(" + ")):
-            return seen
-        return pretended({"cyclic": 0.02, "mixup": 0.03}, seed=tried.seed)(plan, tried, done)
+        both = {"cyclic", "mixup"} <= set(tried.arm.split(" + "))
+        gains = {"cyclic": cyclic, "mixup": 0.08 if both else -0.03}
+        return pretended(gains, seed=tried.seed)(plan, tried, done)
 
     state = advise(plan, tmp_path, make)
-    assert state.base == "cyclic"
+    assert state.gained("cyclic") == (cyclic > 0)
     assert not state.of("screen", "mixup"), "alone, it would be lost"
     assert {"cyclic", "mixup"} <= set(recommended(verdicts(state)).arm.split(" + "))
-    assert "added to one-cycle" in screened(state).sentences[0]
+    own = screened(state).sentences[1]
+    assert ("also judged without it" in own) == (cyclic < 0)
 
 
 def test_what_costs_is_not_judged_first(plan, tmp_path):
     state = advise(plan, tmp_path, pretended({"mixup": -0.1, "smoothing": 0.04, "cyclic": -0.03}))
-    assert "mixup" not in state.left(state.tried())
-    assert len(state.of("again", "mixup")) == 1
-    assert not state.of("judge", "mixup")
+    assert "cyclic + mixup" not in state.left(state.tried())
+    assert len(state.of("again", "cyclic + mixup")) == 1
+    assert not [tried for tried in state.log if tried.stage == "judge" and "mixup" in tried.arm]
     assert "smoothing" in recommended(verdicts(state)).arm
 
 
@@ -180,7 +181,7 @@ def test_the_page_says_it(plan, tmp_path):
     write_advice(state, tmp_path, "fashion-mnist")
     assert f" {tmp_path / SCRIPT}`" in (tmp_path / TEXT).read_text(encoding="utf-8")
     assert "WEIGHTS = " in (tmp_path / SCRIPT).read_text(encoding="utf-8")
-    nothing = advise(plan, tmp_path / "none", pretended({}, seed=3))
+    nothing = advise(plan, tmp_path / "none", pretended({}, seed=5))
     said = answer(nothing, verdicts(nothing))
     assert "plain" in said
     write_advice(nothing, tmp_path / "none", "photos")

@@ -114,8 +114,10 @@ def measured(folder: Path) -> Part:
 
 def screened(state: State) -> Part:
     """What was tried first, and what was added to it."""
-    begun, does = (
-        ("one-cycle", "gains") if state.base == BASE else ("plain training", "gains nothing")
+    own = (
+        "One-cycle itself gains."
+        if state.gained(BASE)
+        else "One-cycle itself gains nothing, so what gains on top of it is also judged without it."
     )
     rows = []
     for arm in state.tried():
@@ -127,12 +129,11 @@ def screened(state: State) -> Part:
         rows.append((arm, pace, rate, f"{best:.3f}", told))
     return Part(
         "Tried",
-        (f"One-cycle is tried first, because some tricks pay only with a schedule. It {does}, so "
-         f"the other tricks are added to {begun}. Each is tried at three rates, then with a second "
-         f"seed, and with a third where it gains so far.",
-         "Gains are those over what a trick is added to. The validation images chose, so these "
-         "gains flatter. All that gain in the mean are added up; the sum and the best of them are "
-         "judged.",
+        ("Tricks are tried on top of one-cycle, because some pay only with a schedule. Each is "
+         "tried at three rates, then with a second seed, and with a third where it gains so far.",
+         f"Gains are those over one-cycle, and those of one-cycle over plain training. The "
+         f"validation images chose, so these gains flatter. All that gain in the mean are added "
+         f"up; the sum and the best of them are judged. {own}",
          *(f"Not tried: {note}" for note in state.plan.notes)),
         ("recipe", "images a second", "best rate", "validation accuracy", "gains, points"),
         tuple(rows),

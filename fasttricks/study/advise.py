@@ -1,9 +1,9 @@
 """Which of the seven tricks pay on your data and your machine, in the minutes that you give.
 
 Every recipe trains for equally many seconds, at a learning rate that was chosen from as many for
-all. First one-cycle is tried, for other tricks may pay only where the rate falls (mixup does so);
-then each other trick is added to it, or to plain training where one-cycle gains nothing; then those
-that look good are added up, judged by the validation images. What is left then trains beside plain
+all. Each trick is tried on top of one-cycle, for some pay only where the rate rises and falls
+(mixup does so). Those that look good are added up, judged by the validation images; where one-cycle
+itself gains nothing, they are also tried without it. What is left then trains beside plain
 training, with other seeds, and is judged by the test images, which no choice has read. A trick pays
 where the interval of its gain, over seeds and over images, is clear of zero; the interval is
 widened by the number of recipes that are judged (Bonferroni).
@@ -54,7 +54,7 @@ TRIED = (  # settings for data that nothing is known of
     MixedPrecision(),
 )
 RATES = (1 / 3, 1.0, 3.0)  # times the recipe's
-BASE = "cyclic"  # the trick that is tried first; where it gains, the others are added to it
+BASE = "cyclic"  # the trick that the others are added to
 KEPT = 2  # tricks that are judged one by one, beside the sum of all that look good
 SEEDS = 2  # more, of what has been screened; the second where the mean gained so far
 LEVEL = 0.95
@@ -204,25 +204,22 @@ class State:
         found = self.of("screen", arm) or self.of("sum", arm)
         return max(found, key=lambda tried: found[tried].accuracy).rate
 
-    @property
-    def base(self) -> str:
-        """What the other tricks are added to."""
-        return BASE if self.gained(BASE) else "plain"
+    def others(self) -> list[str]:
+        """The tricks that are tried on top of one-cycle."""
+        return [arm for arm in self.plan.arms if arm not in ("plain", BASE)]
 
     def tried(self) -> list[str]:
-        """The recipes that are tried: plain, one-cycle, and the other tricks added to the base."""
-        others = [arm for arm in self.plan.arms if arm not in ("plain", BASE)]
-        return ["plain", BASE, *(self.added(other) for other in others)]
+        """The recipes that are tried: plain, one-cycle, and the other tricks added to it."""
+        return ["plain", BASE, *(self.total(BASE, other) for other in self.others())]
 
-    def added(self, *tricks: str) -> str:
-        """The sum of the base and these tricks, in chapter order."""
-        parts = {self.base, *tricks} - {"plain"}
-        return " + ".join(arm for arm in self.plan.arms if arm in parts) or "plain"
+    def total(self, *tricks: str) -> str:
+        """The name of their sum, in chapter order."""
+        return " + ".join(arm for arm in self.plan.arms if arm in tricks)
 
     def gains(self, arm: str) -> list[float]:
         """Points of validation accuracy above what the arm is added to, one per seed; none before
         the second."""
-        own, other = (self.by_seed(name) for name in (arm, "plain" if arm == BASE else self.base))
+        own, other = (self.by_seed(name) for name in (arm, "plain" if arm == BASE else BASE))
         seeds = sorted(set(own) & set(other))
         return [100 * (own[seed] - other[seed]) for seed in seeds] if len(seeds) > 1 else []
 
@@ -241,11 +238,18 @@ class State:
         return [arm for arm in arms if not self.gains(arm) or self.gained(arm)]
 
     def candidates(self) -> list[str]:
-        """What is judged beside plain training: the base, the best that were added, their sum."""
-        others = [arm for arm in self.tried()[2:] if self.gained(arm)]
-        best = sorted(others, key=lambda arm: -mean(self.gains(arm)))[:KEPT]
-        total = self.added(*(part for arm in others for part in arm.split(" + ")))
-        return [arm for arm in dict.fromkeys([self.base, *best, total]) if arm != "plain"]
+        """What is judged beside plain training: one-cycle, the best that were added to it, and the
+        sum of all that gain. If one-cycle gains nothing, the others do without it, but for the sum.
+        """
+        base, gain = [BASE] if self.gained(BASE) else [], {}
+        for other in self.others():
+            if self.gained(arm := self.total(BASE, other)):
+                gain[other] = mean(self.gains(arm))
+        if not gain:
+            return base
+        best = sorted(gain, key=gain.get, reverse=True)[:KEPT]
+        sums = [self.total(*base, *gain), self.total(BASE, *gain)]
+        return list(dict.fromkeys([*base, *(self.total(*base, one) for one in best), *sums]))
 
 
 def tries(state: State) -> Iterator[Try]:
@@ -254,10 +258,9 @@ def tries(state: State) -> Iterator[Try]:
     for arm, recipe in plan.arms.items():
         if not state.of("pace", arm):
             yield Try("pace", arm, 1.0, 20 * recipe.global_batch, 0)
-    yield from tuned(state, "screen", ["plain", BASE])
+    yield from tuned(state, "screen", state.tried())
     yield from again(state, "plain", [BASE])
-    yield from tuned(state, "screen", state.tried()[2:])
-    yield from again(state, state.base, state.tried()[2:])
+    yield from again(state, BASE, state.tried()[2:])
     arms = state.candidates()
     yield from tuned(state, "sum", [arm for arm in arms if not state.of("screen", arm)])
     if not arms:
