@@ -17,7 +17,7 @@ from fasttricks.course import (
     with_few_labels,
 )
 from fasttricks.files import write_json
-from fasttricks.study.findings import ADDED, FINDINGS, PAYS, Estimate, Published, outcome
+from fasttricks.study.findings import FINDINGS, Estimate, Published, effect, outcome
 
 TOLD = found_in("few")
 (ROW,) = TOLD.of("plain + cyclic + mixup")
@@ -41,12 +41,14 @@ def test_a_ratio_is_said_with_its_interval(kind):
 def test_a_verdict_that_wavers_is_said_with_care(kind):
     ratio, _ = CASES[kind]
     words = {"win": "seems to pay", "loss": "seems to cost time", "tie": "no clear difference"}
+    turned = {"win": words["loss"], "loss": words["win"], "tie": words["tie"]}
     row = replace(ROW, ratio=ratio, holds=False)
-    for told in (PAYS, ADDED):
-        said = outcome(row, told)
-        assert words[kind] in said
-        assert said.endswith("may be chance") == row.wavers
-        assert said.startswith("alone" if told is PAYS else "added to it")
+    for told, left_out in ((words, False), (turned, True)):
+        said = outcome(row, left_out=left_out)
+        assert told[kind] in said
+        assert said.endswith("may be chance)") == row.wavers
+        assert ("\\*" in effect(row, left_out)) == row.wavers
+    assert "seems" not in outcome(replace(row, holds=True))
 
 
 def test_an_arm_that_never_arrives_has_no_ratio():
@@ -111,15 +113,13 @@ def test_a_gain_is_drawn_at_every_length_that_both_arms_have():
 
 
 def test_plain_training_is_judged_refreshed_too(tmp_path):
-    (plain, whole), (fresh,) = (
-        found_in(name).of(*arms)
-        for name, arms in (("cpu", ("plain", "whole")), ("schedules-refreshed", ("plain",)))
-    )
-    left = fresh.images.value * plain.train / plain.images.value / whole.train
-    told = re.search(r"\*\*([\d.]+) times as fast\*\* \(95% interval: ([\d.]+) to ([\d.]+)\)",
-                     beside_refreshed())  # fmt: skip
+    (before,), again = found_in("cpu").of("whole"), found_in("refreshed")
+    tuned, whole, same = again.of(again.reference, "whole", "plain")
+    said = beside_refreshed()
+    told = re.search(r"\*\*([\d.]+) times as fast\*\* \(95% interval: ([\d.]+) to ([\d.]+);", said)
     value, low, high = map(float, told.groups())
-    assert value == pytest.approx(left, abs=0.051)
-    assert low < value < high
-    assert low < left * fresh.images.low / fresh.images.value, "wider than of one study alone"
+    assert value == pytest.approx(tuned.train / whole.train, rel=0.03)
+    assert low < value < high < before.ratio.value
+    assert f"not {before.ratio.value:.1f}." in said
+    assert same.against == tuned.arm
     assert beside_refreshed(tmp_path) == "", "nothing is recorded there"

@@ -32,7 +32,7 @@ FIGURES = {
     ),
     "05_label_smoothing": (
         "smoothing",
-        "## Write it",
+        "## By hand: images that look alike",
         "Move the slider. Without smoothing the loss falls for ever, so the logit grows for ever. "
         "With smoothing it has a lowest point (dashed), which comes nearer as epsilon grows.",
     ),

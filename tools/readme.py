@@ -16,6 +16,7 @@ from fasttricks.study.findings import (
     Finding,
     Published,
     covered,
+    effect,
     ended,
     found_in,
     published,
@@ -147,19 +148,6 @@ def listed(names: list[str]) -> str:
     return f"{', '.join(some)} and {last}" if some else last
 
 
-def effect(
-    row: Finding,
-    left_out: bool = False,  # whether the other arm has the trick
-) -> str:
-    """How many times as fast training is with a trick as without it, with the interval."""
-    if not row.arrives:
-        return "does not arrive"
-    found = row.ratio
-    if left_out:
-        found = found.inverse
-    return f"**{times(found.value)}** ({span(found)})" + r" \*" * row.wavers
-
-
 def judged(alone: Finding, without: Finding) -> str:
     """Whether a trick pays, in a few words, from both of its intervals."""
     word = {
@@ -192,8 +180,8 @@ def tricks(results: Path = RESULTS) -> str:
             f"[Kaggle]({kaggle}) | {minutes(file)} |"
         )
     head = (
-        f"| | trick | what it does | alone: times as fast (95%, n = {alone.seeds}) "
-        f"| with the other six: times as fast (95%, n = {without.seeds}) "
+        "| | trick | what it does | alone: times as fast (95%; seeds) "
+        "| with the other six: times as fast (95%; seeds) "
         "| verdict here | run | minutes |"
     )
     return "\n".join([head, "| --- " * 8 + "|", *rows])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import machine
 from ..files import replacing, write_json
-from .advise import BASE, LEAST, SPEEDS, State, Verdict, recommended, verdicts
+from .advise import BASE, LEAST, RATES, SPEEDS, State, Verdict, recommended, verdicts
 from .report import document, escaped, paragraph, table
 from .take_home import script
 
@@ -126,6 +126,8 @@ def screened(state: State) -> Part:
         told = ", ".join(f"{gain:+.1f}" for gain in gains) if arm != "plain" else ""
         pace = f"{state.images_a_second(arm):,.0f}" if runs else ""
         rate = f"{state.best_rate(arm):.2g}" if runs else ""
+        if runs and state.best_rate(arm) in (min(RATES), max(RATES)):
+            rate += " (at the edge)"
         rows.append((arm, pace, rate, f"{best:.3f}", told))
     return Part(
         "Tried",
@@ -133,7 +135,8 @@ def screened(state: State) -> Part:
          "tried at three rates, then with a second seed, and with a third where it gains so far.",
          f"Gains are those over one-cycle, and those of one-cycle over plain training. The "
          f"validation images chose, so these gains flatter. All that gain in the mean are added "
-         f"up; the sum and the best of them are judged. {own}",
+         f"up; the sum and the best of them are judged. {own} If the best rate is at the edge of "
+         f"those tried, a better one may lie outside.",
          *(f"Not tried: {note}" for note in state.plan.notes)),
         ("recipe", "images a second", "best rate", "validation accuracy", "gains, points"),
         tuple(rows),

@@ -219,61 +219,73 @@ def headline(
     trick: str,  # its short name, e.g. "mixup"
     results: Path = RESULTS,
 ) -> str:
-    """What the recorded studies found of one trick, as sentences with n and hardware."""
-    said = []
+    """What the recorded studies found of one trick: the first one's verdict, and a table of all."""
+    verdicts, rows = [], []
     for study in published(results):
-        start, found = study.reference, []
-        rows = study.of(start, f"{start} + {trick}")
-        if len(rows) == 2:
-            begin = "plain training" if start == "plain" else f"`{start}`"
-            found.append(
-                f"{begin} {took(rows[0], rows[1])}, and with this trick it {took(rows[1])}. "
-                f"So **{outcome(rows[1], PAYS if start == 'plain' else ADDED)}**."
-            )
-        both = study.of("whole", f"whole - {trick}")
-        if len(both) == 2:
-            found.append(
-                f"{'With' if found else 'with'} the other six tricks, training {took(both[1])}, "
-                f"and with all seven it {took(both[0], both[1])}. "
-                f"So **{outcome(both[1], JOINED)}**."
-                + " (On one GPU, distributed has nothing to do.)"
-                * study.hardware.startswith("1 x")
-            )
-        if found:
-            which = f", {study.about}" if study.about else ""
-            said.append(
-                f"Recorded on {study.hardware}{which}, with a validation accuracy of "
-                f"{study.target} as the target: {' '.join(found)}"
-            )
-    return "\n\n".join(said) or "No study is recorded yet: `fasttricks bench` makes one."
+        start = "plain" if study.of(f"plain + {trick}") else study.reference
+        alone = [row for row in study.of(f"{start} + {trick}") if row.against == start]
+        left_out = [row for row in study.of(f"whole - {trick}") if row.against == "whole"]
+        if not alone and not left_out:
+            continue
+        cells = [study.hardware + (f", {study.about}" if study.about else ""), str(study.target)]
+        cells += [f"to `{start}`: " * (start != "plain") + effect(row) for row in alone] or ["-"]
+        cells += [effect(row, left_out=True) for row in left_out] or ["-"]
+        rows.append(f"| {' | '.join(cells)} |")
+        told = {"alone": [outcome(row) for row in alone]}
+        told["added to the other six"] = [outcome(row, left_out=True) for row in left_out]
+        verdicts.append([f"{how}, it {word}" for how, words in told.items() for word in words])
+        if told["alone"] == told["added to the other six"]:
+            verdicts[-1] = [f"both {' and '.join(told)}, it {told['alone'][0]}"]
+    if not rows:
+        return "No study is recorded yet: `fasttricks bench` makes one."
+    notes = [f"{CHANCE}."] * any(MARK in row for row in rows)
+    notes += [ONE_CYCLE] * any("`plain + cyclic`" in row for row in rows)
+    return "\n".join(
+        (
+            f"In our main study, **{', and '.join(verdicts[0])}**. The table shows how many times "
+            f"as fast training reaches the target with this trick as without it. (Above 1, it is "
+            f"faster. In brackets: the 95% interval, and the number of paired seeds.)",
+            "",
+            "| recorded on | target | added to plain training | added to the other six tricks |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            *(line for note in notes for line in ("", note)),
+        )
+    )
 
 
-PAYS = {
-    "faster": "alone, it pays",
-    "slower": "alone, it costs time",
-    "cannot tell": "alone, it makes no clear difference",
+MARK = r"\*"
+CHANCE = rf"{MARK} This may be chance, for the study asks many such questions at once"
+ONE_CYCLE = "(`plain + cyclic` is plain training with a one-cycle schedule.)"
+WORDS = {  # what a trick does, by the verdict of the arm that has it
+    "faster": "pays",
+    "slower": "costs time",
+    "cannot tell": "makes no clear difference",
 }
-ADDED = {key: told.replace("alone, it", "added to it, the trick") for key, told in PAYS.items()}
-JOINED = {  # by the verdict of the other six, without it
-    "slower": "added to the other six, it pays",
-    "faster": "added to the other six, it costs time",
-    "cannot tell": "added to the other six, it makes no clear difference",
-}
+OTHERS = {"faster": "slower", "slower": "faster"}  # by the verdict of the arm that lacks it
 
 
-def outcome(row: Finding, words: dict[str, str]) -> str:
-    """A verdict in words, with how many times as fast training is with the trick as without it."""
-    verdict, ratio = words[row.verdict], row.ratio
-    if not 0 < ratio.value < math.inf:
-        return verdict
-    if words is JOINED:
-        ratio = ratio.inverse
-    interval = f"95% interval: {span(ratio)}, {row.seeds} paired seeds"
-    told = f"{verdict}: {times(ratio.value)} times as fast ({interval})"
-    if not row.wavers:
-        return told
-    told = told.replace(" pays", " seems to pay").replace(" costs", " seems to cost")
-    return f"{told}, but among the many verdicts of the study, this may be chance"
+def outcome(
+    row: Finding,
+    left_out: bool = False,  # whether the row's arm lacks the trick
+) -> str:
+    """What a trick does, as a verb says it."""
+    told = WORDS[OTHERS.get(row.verdict, row.verdict) if left_out else row.verdict]
+    seems = told.replace("pays", "seems to pay").replace("costs", "seems to cost")
+    return f"{seems} (but this may be chance)" if row.wavers else told
+
+
+def effect(
+    row: Finding,
+    left_out: bool = False,  # whether the row's arm lacks the trick
+) -> str:
+    """How many times as fast training is with a trick as without it, with the interval."""
+    ratio = row.ratio.inverse if left_out else row.ratio
+    if not row.arrives and not left_out:
+        return f"not there after {row.most:,} images"
+    if not row.arrives:
+        return f"without it, not there after {row.most:,} images"
+    return f"**{times(ratio.value)}**{MARK * row.wavers} ({span(ratio)}; {row.seeds})"
 
 
 def compared(row: Finding) -> str:

@@ -230,9 +230,12 @@ class Study:
         return f", {self.turns} each, whose paces all seeds share" if self.turns else ""
 
     def against(self, arm: str) -> str:
-        """The arm that this one is compared with."""
-        left_out = arm.startswith("whole -") and "whole" in self.arms
-        return "whole" if left_out else self.reference
+        """The arm that this one is compared with: the longest that it changes, or the reference."""
+        if arm == self.reference:
+            return arm
+        starts = {self.reference, "plain", "whole"} & set(self.arms)
+        changed = [name for name in starts if arm.startswith((f"{name} + ", f"{name} - "))]
+        return max(changed, key=len, default=self.reference)
 
 
 @dataclass(frozen=True)
