@@ -60,7 +60,8 @@ def begin(folder, channels, classes):
         head, first = net.default_cfg["classifier"], net.default_cfg["first_conv"] + ".weight"
         body = {name: t for name, t in load_file(WEIGHTS).items() if not name.startswith(head)}
         body[first] = body[first].expand(-1, channels, -1, -1) / channels  # letters are grey
-        net.load_state_dict(body, strict=False)
+        missing, _ = net.load_state_dict(body, strict=False)
+        assert missing == [f"{head}.weight", f"{head}.bias"], "all but the head must be there"
     return net
 
 

@@ -54,7 +54,8 @@ def main(folder, images, seed):
     net = timm.create_model(MODEL, pretrained=bool(folder), **task)  # photographs: from timm's hub
     if not folder:  # clothes: from letters, but for the head
         body = {k: t for k, t in load_file(WEIGHTS).items() if not k.startswith("fc.")}
-        net.load_state_dict(body, strict=False)
+        missing, _ = net.load_state_dict(body, strict=False)
+        assert missing == ["fc.weight", "fc.bias"], "all but the head must be there"
     net = net.to(device, memory_format=torch.channels_last)
     decayed = [p for p in net.parameters() if p.ndim > 1]  # not the norms and biases
     others = [p for p in net.parameters() if p.ndim < 2]

@@ -80,7 +80,7 @@ for study in recorded:
         lines[-1] += f" **{both} as fast.**"
     if held < NARROW:
         lines[-1] += f" (Too narrow: in simulations, it held the truth in only {held:.0%}.)"
-lines += [f"- {beside_refreshed()}"] if beside_refreshed() else []
+lines[1:1] = [f"- {beside_refreshed()}"] if beside_refreshed() else []
 say("\n".join(lines))
 
 # %% [markdown]
@@ -150,8 +150,7 @@ say(" ".join(told) + " For all others, these records allow no verdict.")
 
 # %% [markdown]
 # These are small networks on one data set, so measure on yours. Plain training has no learning rate
-# schedule and no pretrained weights. If you already use both, a large part of the gain is already
-# yours. Mixup and label smoothing are meant for long runs on few images.
+# schedule and no pretrained weights. If you already use both, expect little more. Mixup and label smoothing are meant for long runs on few images.
 #
 # ## What is in the course?
 #

@@ -6,7 +6,7 @@
 | slots      | lr_factors (product), momentum (single)                                           |
 | cost       | none                                                                              |
 | pays when  | the length of the run is known beforehand (one-cycle ends low exactly there)      |
-| fails when | the peak is too high for the net, or the run is stopped before its end            |
+| fails when | the peak is too high; the run is stopped before its end (refresh batch norm then) |
 | meets      | scaling and warm-up (factors multiply); skipped steps (it must not advance then)  |
 | papers     | Smith 2015, arXiv 1506.01186; Smith & Topin 2017, arXiv 1708.07120                |
 """

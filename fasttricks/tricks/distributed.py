@@ -2,10 +2,11 @@
 
 | card       |                                                                                    |
 |------------|------------------------------------------------------------------------------------|
-| formula    | mean over N processes of grad(loss of B/N images) = grad(mean loss of B images)    |
+| formula    | mean over N processes of grad(loss of B/N images) = grad(mean loss of B images),   |
+|            | without batch norm                                                                 |
 | slot       | world (single)                                                                     |
 | cost       | one gradient all-reduce per step: each sends 2 (N - 1) / N times their bytes       |
-| pays when  | computation takes much longer than communication                                   |
+| pays when  | the devices are additional, and computing takes much longer than communicating     |
 | fails when | the net or the shard is small, or the processes share one device                   |
 | meets      | scaling (B grows with N), batch norm (each process sees B/N images only)           |
 | paper      | Li et al. 2020, arXiv 2006.15704 (PyTorch's DistributedDataParallel)               |

@@ -6,7 +6,7 @@
 |            | lam ~ Beta(alpha, alpha)                                                         |
 | slot       | batch_maps (chain)                                                               |
 | cost       | two reads and one write of the batch                                             |
-| pays when  | the net could memorise its training set: long runs, few labels, large nets       |
+| pays when  | images are seen often and the rate falls: long runs, few labels                  |
 | fails when | the run is short: it then slows the learning down                                |
 | meets      | label smoothing (they commute), training accuracy (loses its meaning)            |
 | paper      | Zhang et al. 2017, arXiv 1710.09412                                              |

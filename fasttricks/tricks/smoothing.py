@@ -5,7 +5,7 @@
 | formula    | q' = (1 - eps) q + eps / K (torch's convention: the right class gets a share) |
 | slot       | batch_maps (chain)                                                           |
 | cost       | K numbers per image, which is next to nothing                                |
-| pays when  | the net grows too sure of itself; labels are noisy                           |
+| pays when  | images are seen often and the rate falls (seen here: a small gain)           |
 | fails when | eps is large, or the net is not too sure: it becomes underconfident          |
 | meets      | mixup (they commute), distillation (smoothed teachers teach worse)           |
 | papers     | Szegedy et al. 2015, arXiv 1512.00567; Müller et al. 2019, arXiv 1906.02629  |

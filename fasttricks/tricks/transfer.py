@@ -7,7 +7,7 @@
 | cost       | the other training, once; recouped after some reuses, or free if someone shares it |
 | pays when  | budgets are short or labels few, and the images are not too different              |
 | fails when | the run is long and labels are many: then a random start gets as far               |
-| meets      | one-cycle (a high peak forgets the body); freezing makes steps cheaper still       |
+| meets      | one-cycle (a high peak forgets the body); freezing makes steps cheaper             |
 | paper      | Yosinski et al. 2014, arXiv 1411.1792                                              |
 """
 
