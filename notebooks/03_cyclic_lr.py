@@ -50,7 +50,7 @@
 #
 # We measured a small residual network on Fashion-MNIST, in runs of up to about three epochs.
 #
-# About 25 minutes to read, and two to run.
+# About 25 minutes to read, and three to run.
 
 # %% [markdown]
 # Read it here, or run it in

@@ -39,14 +39,15 @@
 # - The 0.4 is *alpha*, which says how strongly images are blended. Our long runs have used no other.
 #
 # **Use it when** you train for many epochs under a one-cycle schedule and want the highest
-# accuracy. We have seen this gain with 5,500 labels only. **Leave it when** each image is seen only
-# a few times, or when you only need moderate accuracy quickly.
+# accuracy. We have seen this gain with 5,500 labels only. In a few small runs, it also helped where
+# many labels were wrong. **Leave it when** each image is seen only a few times, or when you only
+# need moderate accuracy quickly.
 #
 # **What it does not do.** Do not expect it to speed up short runs. And our small runs with wrong
 # labels (at most three seeds) do not settle whether it *prevents* memorising, because it also slows
 # the learning of the right labels.
 #
-# About 25 minutes to read, and three to run.
+# About 25 minutes to read, and four to run.
 
 # %% [markdown]
 # Read it here, or run it in

@@ -53,7 +53,7 @@
 # - **Use it when** pretrained weights exist for your network, and labels or time are short.
 # - **Leave it when** you would have to train the weights first and only a few runs would use them.
 #
-# About 30 minutes to read, and two to run.
+# About 30 minutes to read, and four to run.
 
 # %% [markdown]
 # Read it here, or run it in
