@@ -25,8 +25,8 @@
 # **In short:** all seven make training several times as fast. On our two CPU cores, two tricks do
 # practically all of it: a one-cycle schedule, and weights from another task (here, reading
 # letters). The other five together add little or nothing there, because some save time and others
-# cost it. On our GPU, 16-bit precision clearly paid, too. **Our main study flatters the tricks**, because it scores plain training too low. The numbers
-# stand below the imports.
+# cost it. On our GPU, 16-bit precision clearly paid, too. **Our main study flatters the tricks**,
+# because it scores plain training too low. The numbers stand below the imports.
 #
 # In your own loop, begin with these lines. (We have not measured their weights from photographs.)
 #
