@@ -374,9 +374,9 @@ def test_every_arm_is_the_sum_that_it_names(file):
         ("few", "plain", "plain + cyclic"),
         ("few", "plain + cyclic", "plain + cyclic"),
         ("few", "plain + cyclic + mixup", "plain + cyclic"),
-        ("refreshed", "plain", "plain 0.003"),
+        ("refreshed", "plain", "plain 0.005 at 256"),
         ("refreshed", "plain + mixup", "plain"),
-        ("refreshed", "whole", "plain 0.003"),
+        ("refreshed", "whole", "plain 0.005 at 256"),
     ],
 )
 def test_an_arm_is_compared_with_what_it_changes(name, arm, against):

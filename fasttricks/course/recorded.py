@@ -37,8 +37,8 @@ def equal_table(
 
 
 def beside_refreshed(results: Path = RESULTS) -> str:
-    """What is left of the gain where batch norm is refreshed and plain training has the best rate
-    for that; empty if unknown."""
+    """What is left of the gain where batch norm is refreshed and plain training is tuned for that;
+    empty if unknown."""
     known = {told.study: told for told in published(results)}
     if not {MAIN, REFRESHED} <= set(known):
         return ""
@@ -53,7 +53,7 @@ def beside_refreshed(results: Path = RESULTS) -> str:
         f"{before.ratio.value:.1f}. At a constant learning rate, the averages that batch norm "
         f"stores lag behind the network, so plain training is scored too low. (Chapter 3 shows "
         f"this, and repairs it by one line.) A second study repairs every network before it is "
-        f"scored, and plain training has the best constant rate for that. It then needs "
+        f"scored, and tunes plain training anew for that. Plain training then needs "
         f"{tuned.images.value:,.0f} images instead of {plain.images.value:,.0f}. Training with all "
         f"seven tricks needs {whole.images.value:,.0f}, and with one-cycle and pretrained weights "
         f"alone {pair.images.value:,.0f}."
