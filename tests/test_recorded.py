@@ -118,7 +118,9 @@ def test_plain_training_is_judged_refreshed_too(tmp_path):
     said = beside_refreshed()
     told = re.search(r"([\d.]+) times\*\* \(95% interval: ([\d.]+) to ([\d.]+); 10 seeds", said)
     value, low, high = map(float, told.groups())
-    assert value == pytest.approx(tuned.train / whole.train, rel=0.03)
+    ratio = whole.ratio
+    assert told.groups() == tuple(f"{x:.1f}" for x in (ratio.value, ratio.low, ratio.high))
+    assert ratio.value == pytest.approx(tuned.train / whole.train, rel=0.01), "ten seeds each"
     assert low < value < high < before.ratio.value
     assert f"not {before.ratio.value:.1f}." in said
     assert same.against == tuned.arm

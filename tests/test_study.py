@@ -165,7 +165,10 @@ def test_what_is_published_survives_its_file(file, tmp_path, made):
     assert repr(stored) == repr(publish("tiny", study, found)), "NaN and infinity too"
     said = headline("mixup", tmp_path)
     assert "**alone, it costs time, and added to the other six, it makes no clear differ" in said
-    assert re.search(r"\| 0\.8 \| not there after [\d,]+ images \| \*\*[\d.]+\*\* \(.*; 4\)", said)
+    number = r"[\d.]+"
+    whole = rf"\*\*{number}\*\* \({number} to {number}; 4\)"
+    assert re.search(rf"\| 0\.8 \| not there after [\d,]+ images \| {whole} \|", said)
+    assert "95% interval" in said
     assert "No study" in headline("cyclic", tmp_path)
     text = (tmp_path / "tiny.md").read_text(encoding="utf-8")
     assert text == page("tiny", study, found)
